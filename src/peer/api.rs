@@ -1,0 +1,343 @@
+//! What goes into a [`Node`](super::Node) and what comes out of it: configuration, commands, events, views.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::codes::{Code, PathKind, SendMode};
+use crate::engine::SocketName;
+use crate::transport::LinkStats;
+use crate::transport::identity::{Guid, Identity, PublicKey};
+use crate::wire::control::{Consent, RelayPolicy};
+use crate::wire::mesh::MemberState;
+
+/// Names a call of the game that ends in one terminal event. 0: nobody asked.
+pub type RequestId = u32;
+
+/// How to set up a node.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Who the node is.
+    pub identity: Arc<Identity>,
+    /// Everything random in the engine comes from this.
+    pub seed: [u8; 32],
+    /// TLS primitives.
+    pub crypto: Arc<rustls::crypto::CryptoProvider>,
+    /// The game's identifier: 1 to 64 bytes.
+    pub app: String,
+    /// The server's access key; empty: none.
+    pub access_key: String,
+    /// Most connected players.
+    pub max_peers: usize,
+    /// A peer silent for this long is lost (500 ms to 60 s; default 10 s).
+    pub lost_peer_timeout: Duration,
+    /// When packets may go through a relay.
+    pub relay_policy: RelayPolicy,
+    /// Who this node may be introduced to.
+    pub accept_from: Consent,
+    /// Connect to the members of a join by itself.
+    pub join_auto: bool,
+    /// A join may succeed with unreached members.
+    pub partial_mesh: bool,
+    /// A port forwarded by hand.
+    pub manual_address: Option<SocketAddr>,
+    /// The sockets there are, with the address each is bound to (port never 0).
+    pub sockets: Vec<(SocketName, SocketAddr)>,
+    /// Addresses of the machine's interfaces (no loopback, no link-local); LAN candidates are these with the socket's port.
+    pub local_addresses: Vec<IpAddr>,
+}
+
+/// What a game asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Open a session with a server: `SERVER_CONNECTED` · `SERVER_FAILED`.
+    ConnectServer {
+        /// Request.
+        request: RequestId,
+        /// Name or address.
+        host: String,
+        /// UDP port.
+        port: u16,
+        /// The key that the server must prove.
+        key: Option<PublicKey>,
+    },
+    /// Close it: `SERVER_DISCONNECTED`.
+    DisconnectServer {
+        /// Request.
+        request: RequestId,
+    },
+    /// Open a path: one of the `NAT_…` events.
+    OpenNat {
+        /// Request.
+        request: RequestId,
+        /// To whom. Never this node itself (the caller checked).
+        peer: Guid,
+    },
+    /// Connect: `CONNECTED` · `CONNECTION_FAILED`. At least one of `peer` and `address` is there.
+    ConnectPeer {
+        /// Request.
+        request: RequestId,
+        /// To whom.
+        peer: Option<Guid>,
+        /// At which address, without a server's help.
+        address: Option<SocketAddr>,
+    },
+    /// Close a connection: `DISCONNECTED` at both sides.
+    Disconnect {
+        /// Whose.
+        peer: Guid,
+        /// The game's own number.
+        user_code: u32,
+        /// At most 256 bytes.
+        text: String,
+    },
+    /// End a request: its terminal event comes with code CANCELLED.
+    Cancel {
+        /// Which.
+        request: RequestId,
+    },
+    /// A call that belongs to the mesh.
+    Mesh(MeshCommand),
+}
+
+/// What a game asks of its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MeshCommand {
+    /// Host: invite a connected peer.
+    StartVerifiedJoin {
+        /// Request: ends in `VERIFIED_JOIN_CAPABLE` or `VERIFIED_JOIN_FAILED`.
+        request: RequestId,
+        /// Whom.
+        peer: Guid,
+        /// Data for START.
+        data: Vec<u8>,
+    },
+    /// Joiner: data that goes with CAPABLE to that host.
+    JoinData {
+        /// The host.
+        peer: Guid,
+        /// The data.
+        data: Vec<u8>,
+    },
+    /// Host: the answer to CAPABLE.
+    RespondJoin {
+        /// The joiner.
+        peer: Guid,
+        /// In or not.
+        accept: bool,
+        /// Data for ACCEPTED or REJECTED.
+        data: Vec<u8>,
+    },
+    /// Time in menus shall not count.
+    ResetHostCalculation,
+    /// Leave the session; connections stay. A graceful leave is told to everybody.
+    Leave,
+    /// Host: remove a member.
+    Kick {
+        /// Whom.
+        peer: Guid,
+        /// Why.
+        text: String,
+    },
+}
+
+/// A reason with words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// For programs.
+    pub code: Code,
+    /// For people: what happened, and what to do about it.
+    pub text: String,
+}
+
+/// What a game hears. Each variant says which event of the C ABI it becomes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// `SERVER_CONNECTED`
+    ServerConnected {
+        request: RequestId,
+        key: PublicKey,
+        verified: bool,
+        observed: SocketAddr,
+    },
+    /// `SERVER_FAILED`
+    ServerFailed { request: RequestId, reason: Reason },
+    /// `SERVER_LOST`
+    ServerLost { reason: Reason },
+    /// `SERVER_RECONNECTED`
+    ServerReconnected { key: PublicKey, observed: SocketAddr },
+    /// `SERVER_DISCONNECTED`
+    ServerDisconnected { request: RequestId },
+    /// `NAT_PUNCHTHROUGH_SUCCEEDED`
+    NatSucceeded {
+        request: RequestId,
+        peer: Guid,
+        path: PathKind,
+        address: SocketAddr,
+        sender: bool,
+    },
+    /// By `outcome`: `NAT_PUNCHTHROUGH_FAILED`, `NAT_TARGET_NOT_CONNECTED`, `NAT_TARGET_UNRESPONSIVE`,
+    /// `NAT_CONNECTION_TO_TARGET_LOST`, `NAT_ALREADY_IN_PROGRESS`
+    NatFailed {
+        request: RequestId,
+        peer: Guid,
+        outcome: NatOutcome,
+        reason: Reason,
+        sender: bool,
+    },
+    /// `CONNECTED`
+    Connected {
+        request: RequestId,
+        peer: Guid,
+        path: PathKind,
+        address: SocketAddr,
+    },
+    /// `CONNECTION_FAILED`; `peer` is `None` if only an address was known.
+    ConnectionFailed {
+        request: RequestId,
+        peer: Option<Guid>,
+        address: Option<SocketAddr>,
+        reason: Reason,
+    },
+    /// `DISCONNECTED`
+    Disconnected { peer: Guid, reason: Reason, user_code: u32 },
+    /// `MESSAGE`
+    Message {
+        peer: Guid,
+        channel: u8,
+        mode: SendMode,
+        data: &'a [u8],
+    },
+    /// `PATH_CHANGED`
+    PathChanged {
+        peer: Guid,
+        from: PathKind,
+        to: PathKind,
+        address: SocketAddr,
+    },
+    /// Something of the mesh.
+    Mesh(MeshEvent),
+    /// `NOTICE`
+    Notice { text: String },
+}
+
+/// Which of the failures of open NAT it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NatOutcome {
+    /// `NAT_PUNCHTHROUGH_FAILED`
+    Failed,
+    /// `NAT_TARGET_NOT_CONNECTED`
+    TargetNotConnected,
+    /// `NAT_TARGET_UNRESPONSIVE`
+    TargetUnresponsive,
+    /// `NAT_CONNECTION_TO_TARGET_LOST`
+    ConnectionToTargetLost,
+    /// `NAT_ALREADY_IN_PROGRESS`
+    AlreadyInProgress,
+}
+
+/// What a game hears of its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MeshEvent {
+    /// `VERIFIED_JOIN_START` at the joiner.
+    JoinStart { host: Guid, members: u32, data: Vec<u8> },
+    /// `VERIFIED_JOIN_CAPABLE` at the host; ends the request of `StartVerifiedJoin`.
+    JoinCapable {
+        request: RequestId,
+        joiner: Guid,
+        data: Vec<u8>,
+    },
+    /// `VERIFIED_JOIN_ACCEPTED` at the joiner.
+    JoinAccepted { host: Guid, members: u32, data: Vec<u8> },
+    /// `VERIFIED_JOIN_REJECTED` at the joiner.
+    JoinRejected { host: Guid, data: Vec<u8> },
+    /// `VERIFIED_JOIN_FAILED` at either side; `member`: who could not be reached.
+    JoinFailed {
+        request: RequestId,
+        peer: Guid,
+        member: Option<Guid>,
+        reason: Reason,
+    },
+    /// `NEW_HOST`
+    NewHost { host: Guid, old: Option<Guid> },
+    /// `MEMBER_JOINED`
+    MemberJoined { member: Guid },
+    /// `MEMBER_LEFT`
+    MemberLeft { member: Guid, reason: Reason },
+}
+
+/// What only the outside can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SideEffect {
+    /// Resolve a name to addresses, A and AAAA.
+    Resolve {
+        /// Echoed in the answer.
+        id: u32,
+        /// The name (literals never come here).
+        host: String,
+    },
+}
+
+/// The outside's answer to a [`SideEffect`], or news from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SideEffectAnswer {
+    /// Addresses of a name, or why there are none.
+    Resolved {
+        /// From [`SideEffect::Resolve`].
+        id: u32,
+        /// In order of preference.
+        addresses: Result<Vec<IpAddr>, String>,
+    },
+    /// The machine's interfaces changed.
+    LocalAddresses(Vec<IpAddr>),
+}
+
+/// What accessor calls (stats, participants, host …) show: a snapshot.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct View {
+    /// Connected peers.
+    pub peers: Vec<PeerView>,
+    /// The session.
+    pub mesh: MeshView,
+    /// Server session: connected or not.
+    pub server_connected: bool,
+    /// The node's address as the server sees it.
+    pub observed: Option<SocketAddr>,
+    /// Datagrams dropped, by reason, for `stats`.
+    pub dropped_datagrams: u64,
+}
+
+/// A connected peer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PeerView {
+    /// Who.
+    pub peer: Guid,
+    /// How packets reach it.
+    pub path: PathKind,
+    /// Where they go.
+    pub address: SocketAddr,
+    /// Figures.
+    pub stats: LinkStats,
+}
+
+/// The session as this node knows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MeshView {
+    /// The host; `None`: unknown for the moment. Alone: this node.
+    pub host: Option<Guid>,
+    /// Everybody in host order, this node included.
+    pub order: Vec<Guid>,
+    /// The list of a running join at the joiner: host, then each member with its state.
+    pub joins: Vec<JoinView>,
+    /// Joins at the host that wait for the game's answer.
+    pub capable: Vec<Guid>,
+}
+
+/// A running join as the joiner sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinView {
+    /// The host that sent START.
+    pub host: Guid,
+    /// Members with state and text (why it failed).
+    pub members: Vec<(Guid, MemberState, String)>,
+}

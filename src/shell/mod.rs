@@ -1,0 +1,1 @@
+//! The only place with tokio, sockets, the clock and OS randomness; runs the engines.
