@@ -194,4 +194,9 @@ pub enum MeshMessage {
         /// Everybody in the sender's half, by place.
         members: Vec<Member>,
     },
+    /// Member → host: its time in the session starts anew; the host moves it to the end of the order.
+    ResetPlace {
+        /// The session.
+        session: SessionId,
+    },
 }
