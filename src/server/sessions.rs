@@ -66,16 +66,24 @@ impl Sessions {
 impl Server {
     /// Takes what the transport has to say and tells nodes what follows from it.
     pub(super) fn handle_links(&mut self, now: Instant) {
-        while let Some(event) = self.transport.poll_event() {
-            match event {
-                LinkEvent::Connected { link, address, key, .. } => self.link_connected(now, link, address, key),
-                LinkEvent::Readable { link } => self.read_control(now, link),
-                LinkEvent::Writable { .. } => {}
-                LinkEvent::Closed { link, .. } => self.link_closed(now, link),
+        // Telling somebody can close a link that does not listen, and a closed link is news for others.
+        loop {
+            if let Some(event) = self.transport.poll_event() {
+                self.handle_link_event(now, event);
+            } else if let Some(notice) = self.introductions.poll_notice() {
+                self.send_notice(now, notice);
+            } else {
+                return;
             }
         }
-        while let Some(notice) = self.introductions.poll_notice() {
-            self.send_notice(now, notice);
+    }
+
+    fn handle_link_event(&mut self, now: Instant, event: LinkEvent) {
+        match event {
+            LinkEvent::Connected { link, address, key, .. } => self.link_connected(now, link, address, key),
+            LinkEvent::Readable { link } => self.read_control(now, link),
+            LinkEvent::Writable { .. } => {}
+            LinkEvent::Closed { link, .. } => self.link_closed(now, link),
         }
     }
 
