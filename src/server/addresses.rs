@@ -67,7 +67,14 @@ impl AddressTable {
         while self.unlinked.len() >= MAX_UNLINKED {
             self.look_at_oldest(now, true);
         }
-        let entry = Entry { socket, real, local_ip, links: 0, heard: now, queued: true };
+        let entry = Entry {
+            socket,
+            real,
+            local_ip,
+            links: 0,
+            heard: now,
+            queued: true,
+        };
         self.synthetic.insert((socket, real), synthetic);
         self.entries.insert(synthetic, entry);
         self.unlinked.push_back((now, synthetic));
@@ -92,7 +99,9 @@ impl AddressTable {
 
     /// A link no longer uses the address.
     pub fn link_closed(&mut self, now: Instant, synthetic: SyntheticAddress) {
-        let Some(entry) = self.entries.get_mut(&synthetic) else { return };
+        let Some(entry) = self.entries.get_mut(&synthetic) else {
+            return;
+        };
         entry.links = entry.links.saturating_sub(1);
         if entry.links == 0 && !entry.queued {
             entry.queued = true;
@@ -102,7 +111,11 @@ impl AddressTable {
 
     /// Forgets what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while self.unlinked.front().is_some_and(|(since, _)| *since + UNLINKED_TIME <= now) {
+        while self
+            .unlinked
+            .front()
+            .is_some_and(|(since, _)| *since + UNLINKED_TIME <= now)
+        {
             self.look_at_oldest(now, false);
         }
     }
@@ -114,8 +127,12 @@ impl AddressTable {
 
     /// Takes the oldest out of the queue; forgets it if it has no link and was not heard from lately (or `forced`).
     fn look_at_oldest(&mut self, now: Instant, forced: bool) {
-        let Some((_, synthetic)) = self.unlinked.pop_front() else { return };
-        let Some(entry) = self.entries.get_mut(&synthetic) else { return };
+        let Some((_, synthetic)) = self.unlinked.pop_front() else {
+            return;
+        };
+        let Some(entry) = self.entries.get_mut(&synthetic) else {
+            return;
+        };
         if entry.links > 0 {
             entry.queued = false;
         } else if forced || entry.heard + UNLINKED_TIME <= now {

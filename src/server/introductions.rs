@@ -142,8 +142,14 @@ impl Introductions {
         }
         let deadline = now + REACTION_TIME;
         let attempt = Attempt {
-            asker: Side { link: asker, ended: false },
-            target: Side { link: target, ended: false },
+            asker: Side {
+                link: asker,
+                ended: false,
+            },
+            target: Side {
+                link: target,
+                ended: false,
+            },
             request,
             target_guid,
             reacted: false,
@@ -160,7 +166,9 @@ impl Introductions {
 
     fn has_ended_for(&self, id: u64, link: LinkId) -> bool {
         self.attempts.get(&id).is_none_or(|attempt| {
-            [attempt.asker, attempt.target].iter().any(|side| side.link == link && side.ended)
+            [attempt.asker, attempt.target]
+                .iter()
+                .any(|side| side.link == link && side.ended)
         })
     }
 
@@ -174,14 +182,20 @@ impl Introductions {
         if accepted {
             self.target_reacted(id);
         } else {
-            self.fail_asker(id, Code::Refused, "the other player's game does not want to be introduced now");
+            self.fail_asker(
+                id,
+                Code::Refused,
+                "the other player's game does not want to be introduced now",
+            );
             self.remove(id);
         }
     }
 
     /// A side says how the attempt ended for it.
     pub fn ended(&mut self, link: LinkId, id: u64, succeeded: bool) {
-        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
         let by_target = attempt.target.link == link;
         if by_target {
             attempt.target.ended = true;
@@ -200,10 +214,13 @@ impl Introductions {
 
     /// The asker gives up.
     pub fn cancel(&mut self, link: LinkId, request: u32) {
-        let Some(involved) = self.involved.get(&link) else { return };
+        let Some(involved) = self.involved.get(&link) else {
+            return;
+        };
         let asked = involved.as_asker.iter().copied();
-        let found: Vec<u64> =
-            asked.filter(|id| self.attempts.get(id).is_some_and(|attempt| attempt.request == request)).collect();
+        let found: Vec<u64> = asked
+            .filter(|id| self.attempts.get(id).is_some_and(|attempt| attempt.request == request))
+            .collect();
         for id in found {
             self.end_target(id, Code::Cancelled);
             self.remove(id);
@@ -212,14 +229,20 @@ impl Introductions {
 
     /// A node's link is over: the other sides of its attempts are told.
     pub fn link_closed(&mut self, link: LinkId) {
-        let Some(involved) = self.involved.get(&link) else { return };
+        let Some(involved) = self.involved.get(&link) else {
+            return;
+        };
         let (asked, aimed) = (involved.as_asker.clone(), involved.as_target.clone());
         for id in asked {
             self.end_target(id, Code::TargetLost);
             self.remove(id);
         }
         for id in aimed {
-            self.fail_asker(id, Code::TargetLost, "the other player left the server while the way was being opened");
+            self.fail_asker(
+                id,
+                Code::TargetLost,
+                "the other player left the server while the way was being opened",
+            );
             self.remove(id);
         }
     }
@@ -232,7 +255,11 @@ impl Introductions {
             }
             let unanswered = self.attempts.get(&id).is_some_and(|attempt| !attempt.reacted);
             if unanswered {
-                self.fail_asker(id, Code::TargetUnresponsive, "the other player is at the server but does not react");
+                self.fail_asker(
+                    id,
+                    Code::TargetUnresponsive,
+                    "the other player is at the server but does not react",
+                );
                 self.end_target(id, Code::Timeout);
             }
             self.deadlines.remove(&(deadline, id));
@@ -251,7 +278,9 @@ impl Introductions {
     }
 
     fn target_reacted(&mut self, id: u64) {
-        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
         if !attempt.reacted {
             attempt.reacted = true;
             self.deadlines.remove(&(attempt.deadline, id));
@@ -261,7 +290,9 @@ impl Introductions {
     }
 
     fn fail_asker(&mut self, id: u64, code: Code, text: &'static str) {
-        let Some(attempt) = self.attempts.get(&id).filter(|attempt| !attempt.asker.ended) else { return };
+        let Some(attempt) = self.attempts.get(&id).filter(|attempt| !attempt.asker.ended) else {
+            return;
+        };
         self.notices.push_back(Notice::Failed {
             link: attempt.asker.link,
             request: attempt.request,
@@ -272,16 +303,26 @@ impl Introductions {
     }
 
     fn end_target(&mut self, id: u64, code: Code) {
-        let Some(attempt) = self.attempts.get(&id).filter(|attempt| !attempt.target.ended) else { return };
-        self.notices.push_back(Notice::Ended { link: attempt.target.link, introduction: id, code });
+        let Some(attempt) = self.attempts.get(&id).filter(|attempt| !attempt.target.ended) else {
+            return;
+        };
+        self.notices.push_back(Notice::Ended {
+            link: attempt.target.link,
+            introduction: id,
+            code,
+        });
     }
 
     fn remove(&mut self, id: u64) {
-        let Some(attempt) = self.attempts.remove(&id) else { return };
+        let Some(attempt) = self.attempts.remove(&id) else {
+            return;
+        };
         self.deadlines.remove(&(attempt.deadline, id));
         self.pairs.remove(&pair(attempt.asker.link, attempt.target.link));
         for link in [attempt.asker.link, attempt.target.link] {
-            let Some(involved) = self.involved.get_mut(&link) else { continue };
+            let Some(involved) = self.involved.get_mut(&link) else {
+                continue;
+            };
             involved.as_asker.remove(&id);
             involved.as_target.remove(&id);
             if involved.as_asker.is_empty() && involved.as_target.is_empty() {

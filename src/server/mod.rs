@@ -194,15 +194,25 @@ impl Server {
             return None;
         }
         let fresh = self.transport.new_address();
-        self.addresses.insert(now, (datagram.socket, datagram.source), datagram.destination_ip, fresh);
+        self.addresses
+            .insert(now, (datagram.socket, datagram.source), datagram.destination_ip, fresh);
         Some(fresh)
     }
 
     fn handle_quic(&mut self, now: Instant, datagram: Datagram, kind: Kind) {
-        let main = self.sockets.iter().any(|socket| socket.name == datagram.socket && socket.main);
-        let address = if main { self.synthetic_address(now, &datagram, kind) } else { None };
+        let main = self
+            .sockets
+            .iter()
+            .any(|socket| socket.name == datagram.socket && socket.main);
+        let address = if main {
+            self.synthetic_address(now, &datagram, kind)
+        } else {
+            None
+        };
         match address {
-            Some(address) => self.transport.handle_datagram(now, address, datagram.ecn, datagram.contents),
+            Some(address) => self
+                .transport
+                .handle_datagram(now, address, datagram.ecn, datagram.contents),
             None => self.counters.dropped += 1,
         }
     }
@@ -249,7 +259,14 @@ impl Engine for Server {
                 continue;
             };
             let size = buffer.len();
-            return Some(Transmit { socket, destination, ecn, size, segment_size, time_to_live: None });
+            return Some(Transmit {
+                socket,
+                destination,
+                ecn,
+                size,
+                segment_size,
+                time_to_live: None,
+            });
         }
     }
 

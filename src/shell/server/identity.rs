@@ -50,7 +50,11 @@ fn read(path: &Path) -> io::Result<Identity> {
     let mut bytes = Vec::with_capacity(LENGTH + 1);
     file.take(LENGTH as u64 + 1).read_to_end(&mut bytes)?;
     let seed: [u8; LENGTH] = bytes.try_into().map_err(|bytes: Vec<u8>| {
-        let length = if bytes.len() > LENGTH { "more than 32".to_owned() } else { bytes.len().to_string() };
+        let length = if bytes.len() > LENGTH {
+            "more than 32".to_owned()
+        } else {
+            bytes.len().to_string()
+        };
         io::Error::new(
             io::ErrorKind::InvalidData,
             format!("it must have 32 bytes and has {length}; restore it, or delete it to get a new identity"),
@@ -92,8 +96,14 @@ fn warn_if_open_to_others(path: &Path, file: &File) {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        if file.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0) {
-            tracing::warn!("{} can be read by others than its owner: run chmod 600 on it", path.display());
+        if file
+            .metadata()
+            .is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
+        {
+            tracing::warn!(
+                "{} can be read by others than its owner: run chmod 600 on it",
+                path.display()
+            );
         }
     }
     #[cfg(not(unix))]
@@ -103,7 +113,11 @@ fn warn_if_open_to_others(path: &Path, file: &File) {
 /// `$XDG_DATA_HOME/lanline` or `~/.local/share/lanline`; on macOS `~/Library/Application Support/lanline`; on Windows
 /// `%LOCALAPPDATA%\lanline`. A service without a home folder: `/var/lib/lanline`.
 fn default_folder() -> Result<PathBuf, StartError> {
-    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     let base = if cfg!(windows) {
         variable("LOCALAPPDATA").or_else(|| variable("APPDATA"))
     } else if cfg!(target_os = "macos") {
@@ -142,7 +156,10 @@ mod tests {
         let folder = Folder::new("once");
         let first = load_or_create(Some(&folder.0)).unwrap();
         assert_eq!(load_or_create(Some(&folder.0)).unwrap().public(), first.public());
-        let names: Vec<_> = fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names: Vec<_> = fs::read_dir(&folder.0)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         assert_eq!(names, [FILE]);
         #[cfg(unix)]
         {
@@ -167,7 +184,10 @@ mod tests {
         for length in [0, 31, 33, 5_000] {
             fs::write(folder.0.join(FILE), vec![1; length]).unwrap();
             let error = load_or_create(Some(&folder.0)).unwrap_err();
-            assert!(error.0.contains("32 bytes") && error.0.contains(FILE) && !error.0.contains('\n'), "{error}");
+            assert!(
+                error.0.contains("32 bytes") && error.0.contains(FILE) && !error.0.contains('\n'),
+                "{error}"
+            );
         }
     }
 }

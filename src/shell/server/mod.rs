@@ -132,7 +132,11 @@ impl Shell {
 
     /// The addresses of the main port (`true`) or the second port (`false`), as bound.
     pub fn addresses(&self, main: bool) -> Vec<SocketAddr> {
-        self.roles.iter().filter(|role| role.main == main).map(|role| role.bound).collect()
+        self.roles
+            .iter()
+            .filter(|role| role.main == main)
+            .map(|role| role.bound)
+            .collect()
     }
 
     /// Runs until `stop` is ready, then closes every session.
@@ -156,7 +160,10 @@ impl Shell {
     /// Waits for a readable socket, the engine's deadline, or the end.
     async fn wait(&mut self, mut stop: Pin<&mut impl Future<Output = ()>>) -> Wake {
         // Without a deadline only the report is due some time.
-        let deadline = self.engine.poll_timeout().unwrap_or_else(|| Instant::now() + REPORT_INTERVAL);
+        let deadline = self
+            .engine
+            .poll_timeout()
+            .unwrap_or_else(|| Instant::now() + REPORT_INTERVAL);
         let mut timer = pin!(tokio::time::sleep_until(deadline.into()));
         poll_fn(|context| {
             if stop.as_mut().poll(context).is_ready() {
@@ -200,13 +207,17 @@ impl Shell {
         let now = Instant::now();
         loop {
             self.payload.clear();
-            let Some(transmit) = self.engine.poll_transmit(now, &mut self.payload) else { return };
+            let Some(transmit) = self.engine.poll_transmit(now, &mut self.payload) else {
+                return;
+            };
             self.send(&transmit).await;
         }
     }
 
     async fn send(&mut self, transmit: &Transmit) {
-        let Some(index) = self.roles.iter().position(|role| role.name == transmit.socket) else { return };
+        let Some(index) = self.roles.iter().position(|role| role.name == transmit.socket) else {
+            return;
+        };
         let source_ip = match self.roles[index].bound.ip().is_unspecified() {
             true => self.return_addresses.for_destination(transmit.destination),
             false => None,
@@ -233,8 +244,11 @@ impl Shell {
         if counters == before {
             return;
         }
-        let socket_errors: u64 =
-            self.sockets.iter().map(|socket| socket.counters().receive_errors + socket.counters().send_errors).sum();
+        let socket_errors: u64 = self
+            .sockets
+            .iter()
+            .map(|socket| socket.counters().receive_errors + socket.counters().send_errors)
+            .sum();
         tracing::debug!(
             nodes = counters.nodes,
             registrations = counters.registrations,
@@ -254,11 +268,18 @@ impl Shell {
 /// The names of a server's sockets, in the order in which they are opened: the first of each family on the main port has
 /// that family's name, the others are numbered.
 fn socket_name(address: SocketAddr, main: bool, taken: &[SocketName]) -> SocketName {
-    let first = if address.is_ipv4() { SocketName::Udp4 } else { SocketName::Udp6 };
+    let first = if address.is_ipv4() {
+        SocketName::Udp4
+    } else {
+        SocketName::Udp6
+    };
     if main && !taken.contains(&first) {
         return first;
     }
-    let numbered = taken.iter().filter(|name| matches!(name, SocketName::Listen(_))).count();
+    let numbered = taken
+        .iter()
+        .filter(|name| matches!(name, SocketName::Listen(_)))
+        .count();
     // `sockets::open` opens fewer than 256.
     SocketName::Listen(numbered as u8)
 }

@@ -36,7 +36,11 @@ impl ReturnAddresses {
     /// The address to answer from; `None`: the system's choice.
     pub fn for_destination(&self, destination: SocketAddr) -> Option<IpAddr> {
         let usual = self.usual[usize::from(destination.is_ipv6())];
-        if self.others.is_empty() { usual } else { self.others.get(&destination).copied().or(usual) }
+        if self.others.is_empty() {
+            usual
+        } else {
+            self.others.get(&destination).copied().or(usual)
+        }
     }
 }
 

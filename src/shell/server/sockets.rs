@@ -54,7 +54,11 @@ fn open_port(options: &Options, port: u16, main: bool, taken: &[SocketName]) -> 
     if by_default {
         listen = vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     }
-    let mut attempts = if port == 0 && listen.len() > 1 { FREE_PORT_ATTEMPTS } else { 1 };
+    let mut attempts = if port == 0 && listen.len() > 1 {
+        FREE_PORT_ATTEMPTS
+    } else {
+        1
+    };
     loop {
         attempts -= 1;
         match open_addresses(&listen, by_default, port, main, taken) {
@@ -93,7 +97,15 @@ fn open_addresses(
                 let bound = socket.local_address();
                 port = bound.port();
                 names.push(name);
-                opened.push((socket, ServerSocket { name, bound, public: None, main }));
+                opened.push((
+                    socket,
+                    ServerSocket {
+                        name,
+                        bound,
+                        public: None,
+                        main,
+                    },
+                ));
             }
             Err(error) if by_default && address.is_ipv6() && no_ipv6(&error) => {
                 tracing::info!("this machine has no IPv6: {error}");
@@ -111,11 +123,19 @@ fn no_ipv6(error: &io::Error) -> bool {
     // WSAEAFNOSUPPORT
     #[cfg(not(unix))]
     let unsupported = error.raw_os_error() == Some(10_047);
-    unsupported || matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
+    unsupported
+        || matches!(
+            error.kind(),
+            io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
+        )
 }
 
 /// Where the socket is reached from outside: as configured, or where it is bound if that is a public address itself.
 fn public_address(options: &Options, bound: SocketAddr) -> Option<SocketAddr> {
-    let configured = options.public.iter().map(|ip| ip.to_canonical()).find(|ip| ip.is_ipv4() == bound.is_ipv4());
+    let configured = options
+        .public
+        .iter()
+        .map(|ip| ip.to_canonical())
+        .find(|ip| ip.is_ipv4() == bound.is_ipv4());
     configured.map(|ip| SocketAddr::new(ip, bound.port()))
 }
