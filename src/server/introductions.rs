@@ -175,19 +175,23 @@ impl Introductions {
     /// The target acknowledges an introduction, or turns it down.
     pub fn received(&mut self, link: LinkId, id: u64, accepted: bool) {
         let Some(attempt) = self.attempts.get(&id) else { return };
-        // Only the target's word counts. The asker acknowledges too; that says nothing.
-        if attempt.target.link != link {
-            return;
-        }
-        if accepted {
-            self.target_reacted(id);
-        } else {
-            self.fail_asker(
-                id,
-                Code::Refused,
-                "the other player's game does not want to be introduced now",
-            );
-            self.remove(id);
+        if attempt.asker.link == link {
+            // That the asker acknowledges says nothing of the target. That it declines: it gave up in the meantime.
+            if !accepted {
+                self.end_target(id, Code::Cancelled);
+                self.remove(id);
+            }
+        } else if attempt.target.link == link {
+            if accepted {
+                self.target_reacted(id);
+            } else {
+                self.fail_asker(
+                    id,
+                    Code::Refused,
+                    "the other player's game does not want to be introduced now",
+                );
+                self.remove(id);
+            }
         }
     }
 
