@@ -4,14 +4,14 @@
 //!
 //! | part | what it does |
 //! |---|---|
-//! | [`addresses`] | real addresses and the synthetic ones that QUIC knows |
-//! | [`sessions`] | a node's session with the server: its first message, access key, what it asks for |
-//! | [`registry`] | who is registered, by app and guid |
-//! | [`introductions`] | attempts that run, until both sides have said how they ended |
-//! | [`candidates`] | which of a node's addresses another node is told |
-//! | [`reflector`] | STUN |
-//! | [`limits`] | how much one key, address and network may ask; all numbers |
-//! | [`scope`] | what kind of network an address belongs to |
+//! | `addresses` | real addresses and the synthetic ones that QUIC knows |
+//! | `sessions` | a node's session with the server: its first message, access key, what it asks for |
+//! | `registry` | who is registered, by app and guid |
+//! | `introductions` | attempts that run, until both sides have said how they ended |
+//! | `candidates` | which of a node's addresses another node is told |
+//! | `reflector` | STUN |
+//! | `limits` | how much one key, address and network may ask; all numbers |
+//! | `scope` | what kind of network an address belongs to |
 //!
 //! Datagrams are told apart in the order of [`classify`](crate::wire::classify). On the second port only STUN is answered.
 //!
@@ -19,13 +19,13 @@
 //! which replaces the old one. Packets of the old connection from the new address are dropped: to follow them, the server
 //! would have to prove that they are the node's and not a copy that somebody else sent first.
 
-pub mod addresses;
-pub mod candidates;
-pub mod introductions;
-pub mod limits;
-pub mod reflector;
-pub mod registry;
-pub mod scope;
+mod addresses;
+mod candidates;
+mod introductions;
+mod limits;
+mod reflector;
+mod registry;
+mod scope;
 mod sessions;
 
 use std::net::SocketAddr;
