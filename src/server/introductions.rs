@@ -22,8 +22,9 @@ pub const REACTION_TIME: Duration = Duration::from_secs(5);
 /// 10 s; the rest is slack for a start under load.
 pub const VALID_TIME: Duration = Duration::from_secs(30);
 
-/// Most attempts that a node may have asked for and that are not over: one for every other member of the largest session.
-pub const MAX_ATTEMPTS_AS_ASKER: usize = 64;
+/// Most attempts that a node may have asked for and that are not over: two for every other member of the largest session,
+/// because one whose end the other side has not reported yet still counts.
+pub const MAX_ATTEMPTS_AS_ASKER: usize = 128;
 
 /// Most attempts in which a node may be the target: several full sessions' worth, so that a few strangers cannot use it up.
 pub const MAX_ATTEMPTS_AS_TARGET: usize = 256;
