@@ -132,10 +132,17 @@ impl Attempts {
 
     /// When something is due next.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        let asks = self.asks.values().map(|ask| ask.retry_at.map_or(ask.deadline, |at| at.min(ask.deadline)));
+        let asks = self
+            .asks
+            .values()
+            .map(|ask| ask.retry_at.map_or(ask.deadline, |at| at.min(ask.deadline)));
         let runs = self.runs.values().filter_map(|run| run.punch.poll_timeout(now));
         // Out of tokens: whatever is due waits for the next one.
-        let floor = if self.starved { now + Duration::from_secs_f64(1.0 / PROBE_RATE) } else { now };
+        let floor = if self.starved {
+            now + Duration::from_secs_f64(1.0 / PROBE_RATE)
+        } else {
+            now
+        };
         asks.chain(runs).min().map(|at| at.max(floor))
     }
 }
@@ -149,7 +156,10 @@ impl Node {
         }
         if self.attempts.is_running(peer) {
             let text = "an attempt between the two is running; it ends with an event of its own".to_owned();
-            let reason = Reason { code: Code::AlreadyInProgress, text };
+            let reason = Reason {
+                code: Code::AlreadyInProgress,
+                text,
+            };
             return self.raise_nat_failure(request, peer, NatOutcome::AlreadyInProgress, reason, true);
         }
         if let Err(reason) = self.ask(now, request, peer) {
@@ -170,15 +180,24 @@ impl Node {
     pub(super) fn ask(&mut self, now: Instant, request: RequestId, peer: Guid) -> Result<(), Reason> {
         if self.relay_policy == RelayPolicy::Only {
             let text = "this node's relay policy is \"only\": it never shows its address to players".to_owned();
-            return Err(Reason { code: Code::Policy, text });
+            return Err(Reason {
+                code: Code::Policy,
+                text,
+            });
         }
         if !self.server_is_up() {
             let text = "there is no session with a server; connect to one first".to_owned();
-            return Err(Reason { code: Code::ServerLost, text });
+            return Err(Reason {
+                code: Code::ServerLost,
+                text,
+            });
         }
         if self.attempts.asks.len() >= MAX_ATTEMPTS {
             let text = format!("{MAX_ATTEMPTS} attempts are running; wait until some have ended");
-            return Err(Reason { code: Code::RateLimited, text });
+            return Err(Reason {
+                code: Code::RateLimited,
+                text,
+            });
         }
         let server_request = self.attempts.next_request;
         self.attempts.next_request = server_request.wrapping_add(1).max(1);
@@ -269,7 +288,9 @@ impl Node {
 
     /// The server says that the other side is gone or gave up.
     pub(super) fn introduction_ended(&mut self, now: Instant, introduction: u64, code: Code) {
-        let Some(&peer) = self.attempts.by_introduction.get(&introduction) else { return };
+        let Some(&peer) = self.attempts.by_introduction.get(&introduction) else {
+            return;
+        };
         if self.attempts.runs.get(&peer).is_none_or(|run| run.ended) {
             return;
         }
@@ -278,7 +299,10 @@ impl Node {
             Code::Cancelled => "the other side cancelled the attempt",
             _ => "the server ended the attempt",
         };
-        let reason = Reason { code, text: text.to_owned() };
+        let reason = Reason {
+            code,
+            text: text.to_owned(),
+        };
         self.end_run(now, peer, reason, false);
     }
 
@@ -286,7 +310,10 @@ impl Node {
     pub(super) fn end_asks(&mut self, now: Instant) {
         for (_, ask) in std::mem::take(&mut self.attempts.asks) {
             let text = "the session with the server was lost before the introduction came".to_owned();
-            let reason = Reason { code: Code::ServerLost, text };
+            let reason = Reason {
+                code: Code::ServerLost,
+                text,
+            };
             self.attempt_failed(now, ask.request, ask.peer, reason, true);
         }
     }
@@ -295,7 +322,12 @@ impl Node {
     pub(super) fn cancel_open_nat(&mut self, now: Instant, request: RequestId, peer: Guid) {
         let reason = cancelled();
         let waited_for = self.dial_waits_for(peer);
-        let asked = self.attempts.asks.iter().find(|(_, ask)| ask.request == request).map(|(number, _)| *number);
+        let asked = self
+            .attempts
+            .asks
+            .iter()
+            .find(|(_, ask)| ask.request == request)
+            .map(|(number, _)| *number);
         if waited_for {
             if let Some(ask) = asked.and_then(|number| self.attempts.asks.get_mut(&number)) {
                 ask.request = 0;
@@ -323,7 +355,11 @@ impl Node {
 
     /// Gives up an attempt that only a dial wanted, when that dial is gone.
     pub(super) fn abandon_attempt(&mut self, peer: Guid) {
-        let found = self.attempts.asks.iter().find(|(_, ask)| ask.peer == peer && ask.request == 0);
+        let found = self
+            .attempts
+            .asks
+            .iter()
+            .find(|(_, ask)| ask.peer == peer && ask.request == 0);
         if let Some(number) = found.map(|(number, _)| *number) {
             self.attempts.asks.remove(&number);
             self.send_to_server(&ToServer::CancelOpenNat { request: number });
@@ -336,7 +372,8 @@ impl Node {
             run.punch.set_in_use(now, true);
             if !run.ended {
                 let round_trip = path.round_trip.unwrap_or_default();
-                run.punch.verified_by_connection(now, path.socket, path.address, path.kind, round_trip);
+                run.punch
+                    .verified_by_connection(now, path.socket, path.address, path.kind, round_trip);
                 self.drive_attempts(now);
             }
         }
@@ -397,7 +434,9 @@ impl Node {
                     attempts.starved = true;
                     return;
                 }
-                let Some(outgoing) = run.punch.next_probe(now, || self.random.next_u64()) else { break };
+                let Some(outgoing) = run.punch.next_probe(now, || self.random.next_u64()) else {
+                    break;
+                };
                 attempts.bucket.tokens -= 1.0;
                 let key = run.punch.key().clone();
                 if attempts.queue.len() < MAX_QUEUED {
@@ -408,7 +447,9 @@ impl Node {
     }
 
     fn drive_run(&mut self, now: Instant, peer: Guid) {
-        let Some(run) = self.attempts.runs.get_mut(&peer) else { return };
+        let Some(run) = self.attempts.runs.get_mut(&peer) else {
+            return;
+        };
         match run.punch.verdict(now) {
             Verdict::Running => {}
             Verdict::Opened(path) => {
@@ -428,14 +469,21 @@ impl Node {
                 }
             }
         }
-        if self.attempts.runs.get(&peer).is_some_and(|run| run.ended && run.punch.is_over(now)) {
+        if self
+            .attempts
+            .runs
+            .get(&peer)
+            .is_some_and(|run| run.ended && run.punch.is_over(now))
+        {
             self.forget_run(peer);
         }
     }
 
     /// Puts what was verified behind the peer's route.
     fn adopt_paths(&mut self, now: Instant, peer: Guid) {
-        let Some(run) = self.attempts.runs.get(&peer) else { return };
+        let Some(run) = self.attempts.runs.get(&peer) else {
+            return;
+        };
         let key = run.punch.peer();
         let verified: Vec<Verified> = run.punch.verified().collect();
         for found in verified {
@@ -447,10 +495,12 @@ impl Node {
                 verified: true,
             };
             let linked = self.link_address(peer);
-            let known = linked.or_else(|| self.paths.opened(peer).map(|(address, _)| address)).or_else(|| {
-                let route = self.paths.route_from(found.socket, found.address)?;
-                (self.paths.owner(route) == Some(Owner::Peer(key))).then_some(route)
-            });
+            let known = linked
+                .or_else(|| self.paths.opened(peer).map(|(address, _)| address))
+                .or_else(|| {
+                    let route = self.paths.route_from(found.socket, found.address)?;
+                    (self.paths.owner(route) == Some(Owner::Peer(key))).then_some(route)
+                });
             let address = match known {
                 Some(address) => {
                     self.add_path(now, peer, address, path);
@@ -467,7 +517,9 @@ impl Node {
     }
 
     fn run_opened(&mut self, now: Instant, peer: Guid, path: Verified) {
-        let Some(run) = self.attempts.runs.get_mut(&peer).filter(|run| !run.ended) else { return };
+        let Some(run) = self.attempts.runs.get_mut(&peer).filter(|run| !run.ended) else {
+            return;
+        };
         run.ended = true;
         let (request, sender, introduction) = (run.request, run.sender, run.punch.introduction());
         self.send_to_server(&ToServer::PunchEnded {
@@ -480,7 +532,9 @@ impl Node {
 
     /// Ends an attempt that has not been decided. `tell`: the server does not know yet.
     fn end_run(&mut self, now: Instant, peer: Guid, reason: Reason, tell: bool) {
-        let Some(run) = self.attempts.runs.get(&peer) else { return };
+        let Some(run) = self.attempts.runs.get(&peer) else {
+            return;
+        };
         let (request, sender, introduction) = (run.request, run.sender, run.punch.introduction());
         self.forget_run(peer);
         if tell {
@@ -531,12 +585,24 @@ impl Node {
     /// Asks that waited too long, or are to be repeated.
     pub(super) fn attempts_timeout(&mut self, now: Instant) {
         let due = |ask: &Ask| ask.deadline <= now || ask.retry_at.is_some_and(|at| at <= now);
-        let numbers: Vec<u32> = self.attempts.asks.iter().filter(|(_, ask)| due(ask)).map(|(number, _)| *number).collect();
+        let numbers: Vec<u32> = self
+            .attempts
+            .asks
+            .iter()
+            .filter(|(_, ask)| due(ask))
+            .map(|(number, _)| *number)
+            .collect();
         for number in numbers {
-            let Some(ask) = self.attempts.asks.get_mut(&number) else { continue };
+            let Some(ask) = self.attempts.asks.get_mut(&number) else {
+                continue;
+            };
             let (peer, request) = (ask.peer, ask.request);
             if ask.deadline <= now {
-                let code = if ask.retry_at.is_some() { Code::AlreadyInProgress } else { Code::Timeout };
+                let code = if ask.retry_at.is_some() {
+                    Code::AlreadyInProgress
+                } else {
+                    Code::Timeout
+                };
                 self.attempts.asks.remove(&number);
                 self.send_to_server(&ToServer::CancelOpenNat { request: number });
                 let text = "the server did not introduce the two in time".to_owned();

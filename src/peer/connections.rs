@@ -109,24 +109,36 @@ pub(super) type Dials = BTreeMap<u64, Dial>;
 
 impl Node {
     /// The game's call.
-    pub(super) fn connect_peer(&mut self, now: Instant, request: RequestId, peer: Option<Guid>, address: Option<SocketAddr>) {
+    pub(super) fn connect_peer(
+        &mut self,
+        now: Instant,
+        request: RequestId,
+        peer: Option<Guid>,
+        address: Option<SocketAddr>,
+    ) {
         self.requests.begin(request, Pending::Connect);
-        self.begin_dial(now, Wish {
-            guid: peer,
-            address,
-            expected: None,
-            request: Some(request),
-        });
+        self.begin_dial(
+            now,
+            Wish {
+                guid: peer,
+                address,
+                expected: None,
+                request: Some(request),
+            },
+        );
     }
 
     /// The mesh's call.
     pub(super) fn connect_for_mesh(&mut self, now: Instant, peer: PublicKey) {
-        self.begin_dial(now, Wish {
-            guid: Some(peer.guid()),
-            address: None,
-            expected: Some(peer),
-            request: None,
-        });
+        self.begin_dial(
+            now,
+            Wish {
+                guid: Some(peer.guid()),
+                address: None,
+                expected: Some(peer),
+                request: None,
+            },
+        );
     }
 
     fn begin_dial(&mut self, now: Instant, wish: Wish) {
@@ -138,12 +150,18 @@ impl Node {
             Some(guid) => dial.guid == Some(guid),
             None => dial.guid.is_none() && dial.address == wish.address,
         };
-        let running = self.dials.iter().find(|(_, dial)| same(dial)).map(|(number, _)| *number);
+        let running = self
+            .dials
+            .iter()
+            .find(|(_, dial)| same(dial))
+            .map(|(number, _)| *number);
         let number = match running {
             Some(number) => number,
             None => self.new_dial(&wish),
         };
-        let Some(dial) = self.dials.get_mut(&number) else { return };
+        let Some(dial) = self.dials.get_mut(&number) else {
+            return;
+        };
         dial.requests.extend(wish.request);
         dial.for_mesh |= wish.request.is_none();
         dial.expected = dial.expected.or(wish.expected);
@@ -198,7 +216,10 @@ impl Node {
             let text = "this node's relay policy is \"only\": it never shows its address to players";
             (Code::Policy, text.to_owned())
         } else if self.connected_or_dialling(dial.guid) >= self.max_peers {
-            (Code::Full, format!("this node allows {} connections and has them", self.max_peers))
+            (
+                Code::Full,
+                format!("this node allows {} connections and has them", self.max_peers),
+            )
         } else {
             return None;
         };
@@ -207,8 +228,14 @@ impl Node {
 
     /// Places taken by others than `except`.
     fn connected_or_dialling(&self, except: Option<Guid>) -> usize {
-        let open = self.links.values().filter(|link| link.stage == Stage::Open && link.guid() != except);
-        let dialling = self.dials.values().filter(|dial| dial.link.is_some() && (dial.guid.is_none() || dial.guid != except));
+        let open = self
+            .links
+            .values()
+            .filter(|link| link.stage == Stage::Open && link.guid() != except);
+        let dialling = self
+            .dials
+            .values()
+            .filter(|dial| dial.link.is_some() && (dial.guid.is_none() || dial.guid != except));
         open.count() + dialling.count()
     }
 
@@ -234,7 +261,9 @@ impl Node {
     }
 
     fn dial_opened(&mut self, now: Instant, number: u64, guid: Guid) {
-        let Some((address, path)) = self.paths.opened(guid) else { return };
+        let Some((address, path)) = self.paths.opened(guid) else {
+            return;
+        };
         let round_trip = path.round_trip;
         let proven = match self.paths.owner(address) {
             Some(Owner::Peer(key)) => Some(key),
@@ -255,7 +284,11 @@ impl Node {
             return self.dial_failed(now, number, reason);
         }
         let expected = dial.expected;
-        let socket = if address.is_ipv4() { SocketName::Udp4 } else { SocketName::Udp6 };
+        let socket = if address.is_ipv4() {
+            SocketName::Udp4
+        } else {
+            SocketName::Udp6
+        };
         if !may_send_to(address) || !self.has_socket(socket) {
             let text = format!("nothing can be sent to {address} from this node's sockets");
             let code = Code::InvalidArgument;
@@ -293,11 +326,14 @@ impl Node {
             .connect(now, address, LinkKind::Peer, expected, Some(round_trip));
         self.paths.link_added(address);
         let entry = Link::new(address, true, Stage::Handshake, now + DIAL_TIME);
-        self.links.insert(link, Link {
-            dial: Some(number),
-            key: expected,
-            ..entry
-        });
+        self.links.insert(
+            link,
+            Link {
+                dial: Some(number),
+                key: expected,
+                ..entry
+            },
+        );
         if let Some(dial) = self.dials.get_mut(&number) {
             dial.link = Some(link);
         }
@@ -354,7 +390,13 @@ impl Node {
         }
     }
 
-    fn raise_connection_failed(&mut self, request: RequestId, peer: Option<Guid>, address: Option<SocketAddr>, reason: Reason) {
+    fn raise_connection_failed(
+        &mut self,
+        request: RequestId,
+        peer: Option<Guid>,
+        address: Option<SocketAddr>,
+        reason: Reason,
+    ) {
         if self.requests.end(request) {
             self.raise(Event::ConnectionFailed {
                 request,
@@ -394,7 +436,13 @@ impl Node {
             None => {
                 self.paths.link_added(address);
                 let entry = Link::new(address, false, Stage::AwaitHello, now + GREETING_TIME);
-                self.links.insert(link, Link { key: Some(key), ..entry });
+                self.links.insert(
+                    link,
+                    Link {
+                        key: Some(key),
+                        ..entry
+                    },
+                );
                 if key == self.own_key {
                     self.refuse(now, link, Code::Refused, "a node does not connect to itself");
                 } else if self.paths.best(address).is_none() {
@@ -411,7 +459,11 @@ impl Node {
         };
         let guid = key.guid();
         if dial.guid.is_some_and(|wanted| wanted != guid) || key == self.own_key {
-            let code = if key == self.own_key { Code::Self_ } else { Code::WrongKey };
+            let code = if key == self.own_key {
+                Code::Self_
+            } else {
+                Code::WrongKey
+            };
             let text = format!("{guid} answered at that address");
             self.refuse(now, link, Code::WrongKey, "another player was expected here");
             return self.dial_failed(now, number, Reason { code, text });
@@ -493,10 +545,16 @@ impl Node {
         let Some(entry) = self.links.get_mut(&link) else { return };
         let Some(key) = entry.key else { return };
         let hello = match (PeerControl::decode(message), entry.stage) {
-            (Ok(PeerControl::Hello(hello)), Stage::AwaitHello) | (Ok(PeerControl::Welcome(hello)), Stage::AwaitWelcome) => hello,
+            (Ok(PeerControl::Hello(hello)), Stage::AwaitHello)
+            | (Ok(PeerControl::Welcome(hello)), Stage::AwaitWelcome) => hello,
             _ => {
-                let other_version = crate::wire::peek_protocol(message).is_some_and(|protocol| protocol != PROTOCOL_VERSION);
-                let code = if other_version { Code::Incompatible } else { Code::ProtocolViolation };
+                let other_version =
+                    crate::wire::peek_protocol(message).is_some_and(|protocol| protocol != PROTOCOL_VERSION);
+                let code = if other_version {
+                    Code::Incompatible
+                } else {
+                    Code::ProtocolViolation
+                };
                 return self.greeting_failed(now, link, code, "the greeting could not be read");
             }
         };
@@ -546,24 +604,46 @@ impl Node {
     /// What stands against a link that comes in. See the module's documentation.
     fn rival(&self, guid: Guid, incarnation: u64) -> Rival {
         let lower = self.guid < guid;
-        if let Some((link, entry)) = self.current_link(guid).and_then(|link| Some((link, self.links.get(&link)?))) {
+        if let Some((link, entry)) = self
+            .current_link(guid)
+            .and_then(|link| Some((link, self.links.get(&link)?)))
+        {
             return if lower && entry.dialled && entry.incarnation == incarnation {
                 Rival::Park(Some(PARKED_TIME))
             } else {
                 Rival::Replaced(link)
             };
         }
-        let dialling = self.dials.values().any(|dial| dial.guid == Some(guid) && dial.link.is_some());
-        if lower && dialling { Rival::Park(None) } else { Rival::None }
+        let dialling = self
+            .dials
+            .values()
+            .any(|dial| dial.guid == Some(guid) && dial.link.is_some());
+        if lower && dialling {
+            Rival::Park(None)
+        } else {
+            Rival::None
+        }
     }
 
     /// Accepts a link that came in, if there is room.
     fn accept(&mut self, now: Instant, link: LinkId) {
-        let Some(guid) = self.links.get(&link).and_then(Link::guid) else { return };
+        let Some(guid) = self.links.get(&link).and_then(Link::guid) else {
+            return;
+        };
         if self.connected_or_dialling(Some(guid)) >= self.max_peers || self.lifecycle.len() >= MAX_UNREAD_EVENTS {
-            self.refuse(now, link, Code::Full, "this player has as many connections as it allows");
+            self.refuse(
+                now,
+                link,
+                Code::Full,
+                "this player has as many connections as it allows",
+            );
             let unlinked = |dial: &Dial| dial.guid == Some(guid) && dial.link.is_none();
-            let numbers: Vec<u64> = self.dials.iter().filter(|(_, dial)| unlinked(dial)).map(|(number, _)| *number).collect();
+            let numbers: Vec<u64> = self
+                .dials
+                .iter()
+                .filter(|(_, dial)| unlinked(dial))
+                .map(|(number, _)| *number)
+                .collect();
             for number in numbers {
                 let text = "this node has as many connections as it allows".to_owned();
                 self.dial_failed(now, number, Reason { code: Code::Full, text });
@@ -580,7 +660,9 @@ impl Node {
         self.timers_changed = true;
         self.view_changed = true;
         let Some(entry) = self.links.get_mut(&link) else { return };
-        let (Some(key), address) = (entry.key, entry.address) else { return };
+        let (Some(key), address) = (entry.key, entry.address) else {
+            return;
+        };
         entry.stage = Stage::Open;
         entry.deadline = None;
         let guid = key.guid();
@@ -598,7 +680,9 @@ impl Node {
 
     /// A link over an address that punching learned, but that no probe has verified yet, has the kind that punching gave it.
     fn give_known_kind(&mut self, address: SyntheticAddress) {
-        let Some(path) = self.paths.best(address).copied() else { return };
+        let Some(path) = self.paths.best(address).copied() else {
+            return;
+        };
         if let Some((_, kind)) = self.attempts.heard_at(path.socket, path.address)
             && kind != path.kind
         {
@@ -609,11 +693,14 @@ impl Node {
     /// Ends all wishes for that peer with success, and the links that they had begun.
     fn satisfy_dials(&mut self, now: Instant, guid: Guid, link: LinkId) {
         let own = self.links.get(&link).and_then(|entry| entry.dial);
-        let wanted = |(number, dial): (&u64, &Dial)| (dial.guid == Some(guid) || own == Some(*number)).then_some(*number);
+        let wanted =
+            |(number, dial): (&u64, &Dial)| (dial.guid == Some(guid) || own == Some(*number)).then_some(*number);
         let numbers: Vec<u64> = self.dials.iter().filter_map(wanted).collect();
         let mut waiting = Vec::new();
         for number in numbers {
-            let Some(dial) = self.dials.remove(&number) else { continue };
+            let Some(dial) = self.dials.remove(&number) else {
+                continue;
+            };
             waiting.extend(dial.requests);
             if let Some(other) = dial.link.filter(|other| *other != link) {
                 self.refuse(now, other, SUPERSEDED, "");
@@ -649,7 +736,9 @@ impl Node {
 
     fn raise_connected_event(&mut self, link: LinkId, request: RequestId) {
         let Some(entry) = self.links.get(&link) else { return };
-        let Some(path) = self.paths.best(entry.address) else { return };
+        let Some(path) = self.paths.best(entry.address) else {
+            return;
+        };
         let (path, address) = (path.kind, path.address);
         if let Some(peer) = entry.guid()
             && self.requests.end(request)
@@ -666,7 +755,12 @@ impl Node {
     /// The game's call.
     pub(super) fn disconnect(&mut self, now: Instant, peer: Guid, user_code: u32, text: String) {
         self.disconnect_with(now, peer, Code::Closed, user_code, text);
-        let wanted: Vec<u64> = self.dials.iter().filter(|(_, dial)| dial.guid == Some(peer)).map(|(number, _)| *number).collect();
+        let wanted: Vec<u64> = self
+            .dials
+            .iter()
+            .filter(|(_, dial)| dial.guid == Some(peer))
+            .map(|(number, _)| *number)
+            .collect();
         for number in wanted {
             self.abort_dial(now, number);
         }
@@ -698,7 +792,11 @@ impl Node {
 
     /// The game cancels its request; whoever else waits for the same connection goes on.
     pub(super) fn cancel_connect(&mut self, now: Instant, request: RequestId) {
-        let found = self.dials.iter().find(|(_, dial)| dial.requests.contains(&request)).map(|(number, _)| *number);
+        let found = self
+            .dials
+            .iter()
+            .find(|(_, dial)| dial.requests.contains(&request))
+            .map(|(number, _)| *number);
         if let Some(number) = found
             && let Some(dial) = self.dials.get_mut(&number)
         {
@@ -779,7 +877,9 @@ impl Node {
         let Some(entry) = self.links.get_mut(&link) else { return };
         entry.stage = Stage::Closing;
         let closed = entry.closed;
-        let (Some(guid), Some((reason, user_code))) = (entry.guid(), entry.ending.take()) else { return };
+        let (Some(guid), Some((reason, user_code))) = (entry.guid(), entry.ending.take()) else {
+            return;
+        };
         if closed {
             self.forget_link(now, link);
         }
@@ -813,7 +913,8 @@ impl Node {
             return;
         }
         let on_it = |(link, entry): (&LinkId, &Link)| {
-            (entry.address == address && entry.stage != Stage::Closing).then_some((*link, entry.raised && entry.stage == Stage::Open))
+            (entry.address == address && entry.stage != Stage::Closing)
+                .then_some((*link, entry.raised && entry.stage == Stage::Open))
         };
         let links: Vec<_> = self.links.iter().filter_map(on_it).collect();
         for (link, raised) in links {
@@ -836,9 +937,16 @@ impl Node {
     /// Links that waited too long.
     pub(super) fn connections_timeout(&mut self, now: Instant) {
         let due = |link: &Link| link.deadline.is_some_and(|at| at <= now);
-        let links: Vec<LinkId> = self.links.iter().filter(|(_, link)| due(link)).map(|(link, _)| *link).collect();
+        let links: Vec<LinkId> = self
+            .links
+            .iter()
+            .filter(|(_, link)| due(link))
+            .map(|(link, _)| *link)
+            .collect();
         for link in links {
-            let Some(entry) = self.links.get_mut(&link) else { continue };
+            let Some(entry) = self.links.get_mut(&link) else {
+                continue;
+            };
             entry.deadline = None;
             let (stage, dial, guid) = (entry.stage, entry.dial, entry.guid());
             match stage {
@@ -941,9 +1049,14 @@ fn dial_reason(reason: CloseReason) -> Reason {
             let code = Code::from_number(info.code).filter(|code| code.number() <= Code::NoAnswer.number());
             (code.unwrap_or(Code::Refused), info.text)
         }
-        CloseReason::NoAnswer | CloseReason::TimedOut => (Code::NoAnswer, "no answer came from that address".to_owned()),
+        CloseReason::NoAnswer | CloseReason::TimedOut => {
+            (Code::NoAnswer, "no answer came from that address".to_owned())
+        }
         CloseReason::WrongKey(key) => (Code::WrongKey, format!("{} answered instead", key.guid())),
-        CloseReason::Incompatible => (Code::Incompatible, "the other side speaks another protocol version".to_owned()),
+        CloseReason::Incompatible => (
+            Code::Incompatible,
+            "the other side speaks another protocol version".to_owned(),
+        ),
         CloseReason::ProtocolViolation(text) => (Code::ProtocolViolation, text),
         CloseReason::Local => (Code::Cancelled, String::new()),
     };

@@ -135,14 +135,17 @@ impl Node {
             keep_alive,
             max_links: config.max_peers.saturating_mul(2).saturating_add(SPARE_LINKS),
         });
-        let mesh = Mesh::new(now, MeshConfig {
-            own: own_key,
-            seed: derive(&config.seed, b"mesh"),
-            join_auto: config.join_auto,
-            partial: config.partial_mesh,
-            max_peers: config.max_peers,
-            join_time_limit: JOIN_TIME_LIMIT,
-        });
+        let mesh = Mesh::new(
+            now,
+            MeshConfig {
+                own: own_key,
+                seed: derive(&config.seed, b"mesh"),
+                join_auto: config.join_auto,
+                partial: config.partial_mesh,
+                max_peers: config.max_peers,
+                join_time_limit: JOIN_TIME_LIMIT,
+            },
+        );
         Self {
             now,
             own_key,
@@ -188,7 +191,12 @@ impl Node {
         self.now = now;
         self.timers_changed = true;
         match command {
-            Command::ConnectServer { request, host, port, key } => self.connect_server(now, request, host, port, key),
+            Command::ConnectServer {
+                request,
+                host,
+                port,
+                key,
+            } => self.connect_server(now, request, host, port, key),
             Command::DisconnectServer { request } => self.disconnect_server(now, request),
             Command::OpenNat { request, peer } => self.open_nat(now, request, peer),
             Command::ConnectPeer { request, peer, address } => self.connect_peer(now, request, peer, address),
@@ -230,7 +238,14 @@ impl Node {
     }
 
     /// Queues a game message for a connected peer.
-    pub fn send(&mut self, now: Instant, peer: Guid, channel: u8, mode: SendMode, data: &[u8]) -> Result<(), SendError> {
+    pub fn send(
+        &mut self,
+        now: Instant,
+        peer: Guid,
+        channel: u8,
+        mode: SendMode,
+        data: &[u8],
+    ) -> Result<(), SendError> {
         self.now = now;
         let link = self.peers.get(&peer).and_then(|peer| peer.current);
         self.transport
@@ -269,7 +284,9 @@ impl Node {
                 self.readable.push_back(link);
                 continue;
             }
-            let Some(entry) = self.links.get_mut(&link) else { continue };
+            let Some(entry) = self.links.get_mut(&link) else {
+                continue;
+            };
             entry.queued = false;
             if entry.stage == Stage::Draining {
                 self.drained(link);
@@ -307,7 +324,11 @@ impl Node {
         }
         self.view_changed = false;
         self.view_at = Some(now);
-        let mut peers: Vec<PeerView> = self.peers.iter().filter_map(|(guid, peer)| self.peer_view(*guid, peer)).collect();
+        let mut peers: Vec<PeerView> = self
+            .peers
+            .iter()
+            .filter_map(|(guid, peer)| self.peer_view(*guid, peer))
+            .collect();
         peers.sort_unstable_by_key(|view| view.peer);
         let own = &self.dropped;
         let transport = self.transport.counters();
@@ -410,11 +431,15 @@ impl Node {
             let Some(guid) = entry.guid() else { return };
             match entry.stage {
                 Stage::AwaitHello | Stage::AwaitWelcome => {
-                    let Some(message) = self.transport.next_control(link) else { return };
+                    let Some(message) = self.transport.next_control(link) else {
+                        return;
+                    };
                     self.greeted(now, link, &message);
                 }
                 Stage::Open if entry.raised => {
-                    let Some(message) = self.transport.next_control(link) else { return };
+                    let Some(message) = self.transport.next_control(link) else {
+                        return;
+                    };
                     match PeerControl::decode(&message) {
                         Ok(PeerControl::Mesh(message)) => self.mesh_changed().message(now, guid, message),
                         // A newer version may say more; a second greeting says nothing.
@@ -509,7 +534,8 @@ impl Engine for Node {
             Some(4 | 5) => self.handle_probe(now, datagram.socket, datagram.source, &datagram.contents),
             Some(64..) => {
                 if let Some(route) = self.route_for(now, &datagram) {
-                    self.transport.handle_datagram(now, route, datagram.ecn, datagram.contents);
+                    self.transport
+                        .handle_datagram(now, route, datagram.ecn, datagram.contents);
                 }
             }
             _ => self.dropped.unknown += 1,
@@ -574,7 +600,10 @@ impl Engine for Node {
             self.timers_changed = false;
             self.deadline = self.next_deadline(self.now);
         }
-        [self.deadline, self.transport.poll_timeout()].into_iter().flatten().min()
+        [self.deadline, self.transport.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 

@@ -96,9 +96,7 @@ impl Paths {
     /// The path that packets of this route take now.
     #[inline]
     pub fn best(&self, address: SyntheticAddress) -> Option<&Path> {
-        self.routes
-            .get(&address)
-            .and_then(|route| route.paths.get(route.best))
+        self.routes.get(&address).and_then(|route| route.paths.get(route.best))
     }
 
     /// Who is at the other end.
@@ -126,10 +124,13 @@ impl Paths {
 
     fn make_room_for_stranger(&mut self) {
         let routes = &self.routes;
-        self.strangers
-            .retain(|address| matches!(routes.get(address), Some(route) if route.owner == Owner::Stranger && route.links == 0));
+        self.strangers.retain(
+            |address| matches!(routes.get(address), Some(route) if route.owner == Owner::Stranger && route.links == 0),
+        );
         while self.strangers.len() >= MAX_STRANGERS {
-            let Some(oldest) = self.strangers.pop_front() else { break };
+            let Some(oldest) = self.strangers.pop_front() else {
+                break;
+            };
             self.remove(oldest);
         }
     }
@@ -148,7 +149,11 @@ impl Paths {
             return false;
         };
         let before = route.paths.get(route.best).map(|best| (best.socket, best.address));
-        match route.paths.iter_mut().find(|known| (known.socket, known.address) == source) {
+        match route
+            .paths
+            .iter_mut()
+            .find(|known| (known.socket, known.address) == source)
+        {
             Some(known) => *known = path,
             None => route.paths.push(path),
         }
@@ -199,7 +204,9 @@ impl Paths {
     /// The opened way to a peer, if its best path is verified.
     pub fn opened(&self, peer: Guid) -> Option<(SyntheticAddress, &Path)> {
         let address = *self.opened.get(&peer)?;
-        self.best(address).filter(|path| path.verified).map(|path| (address, path))
+        self.best(address)
+            .filter(|path| path.verified)
+            .map(|path| (address, path))
     }
 
     /// Forgets the opened way to a peer; what links it carries stay.
@@ -228,7 +235,9 @@ impl Paths {
 
     fn remove(&mut self, address: SyntheticAddress) {
         self.order.remove(&address);
-        let Some(route) = self.routes.remove(&address) else { return };
+        let Some(route) = self.routes.remove(&address) else {
+            return;
+        };
         for path in &route.paths {
             let source = (path.socket, path.address);
             if self.by_source.get(&source) == Some(&address) {

@@ -181,7 +181,14 @@ impl Punch {
         punch
     }
 
-    fn add_target(&mut self, now: Instant, socket: SocketName, address: SocketAddr, kind: PathKind, learned: bool) -> Option<usize> {
+    fn add_target(
+        &mut self,
+        now: Instant,
+        socket: SocketName,
+        address: SocketAddr,
+        kind: PathKind,
+        learned: bool,
+    ) -> Option<usize> {
         if let Some(index) = self.find(socket, address) {
             let target = &mut self.targets[index];
             target.kind = target.kind.min(kind);
@@ -299,7 +306,14 @@ impl Punch {
     }
 
     /// Takes an authenticated probe of `size` bytes. Returns the answer to send, never larger than what came in.
-    pub fn handle(&mut self, now: Instant, socket: SocketName, source: SocketAddr, probe: &Probe, size: usize) -> Option<Outgoing> {
+    pub fn handle(
+        &mut self,
+        now: Instant,
+        socket: SocketName,
+        source: SocketAddr,
+        probe: &Probe,
+        size: usize,
+    ) -> Option<Outgoing> {
         // Our own packets, sent back by whoever is there.
         if probe.from_asker == self.asked || self.failed {
             return None;
@@ -355,7 +369,11 @@ impl Punch {
     }
 
     fn handle_response(&mut self, now: Instant, socket: SocketName, source: SocketAddr, transaction: u64, size: usize) {
-        let Some(position) = self.outstanding.iter().position(|probe| probe.transaction == transaction) else {
+        let Some(position) = self
+            .outstanding
+            .iter()
+            .position(|probe| probe.transaction == transaction)
+        else {
             return;
         };
         let probe = self.outstanding[position];
@@ -385,7 +403,14 @@ impl Punch {
     }
 
     /// A handshake proved this path before a probe did.
-    pub fn verified_by_connection(&mut self, now: Instant, socket: SocketName, address: SocketAddr, kind: PathKind, round_trip: Duration) {
+    pub fn verified_by_connection(
+        &mut self,
+        now: Instant,
+        socket: SocketName,
+        address: SocketAddr,
+        kind: PathKind,
+        round_trip: Duration,
+    ) {
         if let Some(index) = self.add_target(now, socket, address, kind, true) {
             let target = &mut self.targets[index];
             target.heard = true;
@@ -404,7 +429,8 @@ impl Punch {
         if let Some((_, index)) = self.opened {
             return self.targets[index].verified().map_or(Verdict::Failed, Verdict::Opened);
         }
-        let verified = |(index, target): (usize, &Target)| target.verified().map(|path| (path.kind, path.round_trip, index));
+        let verified =
+            |(index, target): (usize, &Target)| target.verified().map(|path| (path.kind, path.round_trip, index));
         let best = self.targets.iter().enumerate().filter_map(verified).min();
         match best {
             Some((kind, _, index)) if kind == PathKind::Lan || !self.lan_plausible(now) => {

@@ -138,10 +138,21 @@ impl Node {
     }
 
     /// The game's call.
-    pub(super) fn connect_server(&mut self, now: Instant, request: RequestId, host: String, port: u16, key: Option<PublicKey>) {
+    pub(super) fn connect_server(
+        &mut self,
+        now: Instant,
+        request: RequestId,
+        host: String,
+        port: u16,
+        key: Option<PublicKey>,
+    ) {
         self.requests.begin(request, Pending::Server);
         self.timers_changed = true;
-        let host = host.trim().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        let host = host
+            .trim()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_ascii_lowercase();
         let same = self.rendezvous.target.as_ref().is_some_and(|target| {
             let same_key = key.is_none() || key == target.key || (self.server_is_up() && key == self.rendezvous.key);
             target.host == host && target.port == port && same_key
@@ -160,7 +171,13 @@ impl Node {
         self.leave_server(now, "another server is connected to instead");
         if host.is_empty() || port == 0 {
             let text = "a server needs a name or an address, and a port".to_owned();
-            return self.raise_server_failed(request, Reason { code: Code::InvalidArgument, text });
+            return self.raise_server_failed(
+                request,
+                Reason {
+                    code: Code::InvalidArgument,
+                    text,
+                },
+            );
         }
         self.rendezvous.target = Some(Target { host, port, key });
         self.rendezvous.requests.push(request);
@@ -263,7 +280,11 @@ impl Node {
         };
         let synthetic = self.transport.new_address();
         let path = Path {
-            socket: if address.is_ipv4() { SocketName::Udp4 } else { SocketName::Udp6 },
+            socket: if address.is_ipv4() {
+                SocketName::Udp4
+            } else {
+                SocketName::Udp6
+            },
             address,
             kind: kind_of(address),
             round_trip: None,
@@ -277,7 +298,11 @@ impl Node {
             .transport
             .connect(now, synthetic, LinkKind::Server, expected, Some(INITIAL_ROUND_TRIP));
         self.server_links.insert(link, synthetic);
-        let time = if self.rendezvous.addresses.is_empty() { CONNECT_TIME } else { NEXT_ADDRESS_TIME };
+        let time = if self.rendezvous.addresses.is_empty() {
+            CONNECT_TIME
+        } else {
+            NEXT_ADDRESS_TIME
+        };
         let deadline = now + time;
         self.rendezvous.state = State::Dialling { link, deadline };
     }
@@ -365,7 +390,9 @@ impl Node {
             // Nothing counts before the server has accepted this node.
             _ if !self.server_is_up() => {}
             FromServer::Introduction(introduction) => self.introduced(now, introduction),
-            FromServer::OpenNatFailed { request, code, text, .. } => {
+            FromServer::OpenNatFailed {
+                request, code, text, ..
+            } => {
                 let code = Code::from_number(code).unwrap_or(Code::Refused);
                 self.open_nat_failed(now, request, Reason { code, text });
             }
@@ -377,7 +404,9 @@ impl Node {
     }
 
     fn welcomed(&mut self, observed: SocketAddr) {
-        let State::Greeting { link, .. } = self.rendezvous.state else { return };
+        let State::Greeting { link, .. } = self.rendezvous.state else {
+            return;
+        };
         self.timers_changed = true;
         self.view_changed = true;
         let rendezvous = &mut self.rendezvous;
@@ -438,7 +467,11 @@ impl Node {
         let expected = matches!(reason.code, Code::NoAnswer | Code::NameNotResolved);
         if !expected && self.rendezvous.noticed != Some(reason.code) {
             self.rendezvous.noticed = Some(reason.code);
-            let text = format!("the server cannot be reconnected ({}): {}; trying on", reason.code.name(), reason.text);
+            let text = format!(
+                "the server cannot be reconnected ({}): {}; trying on",
+                reason.code.name(),
+                reason.text
+            );
             self.raise(Event::Notice { text });
         }
         self.wait_for_reconnect(now);
@@ -458,7 +491,11 @@ impl Node {
             State::Idle | State::Up { .. } => {}
             State::Waiting { .. } => self.begin_resolving(now),
             State::Resolving { .. } => {
-                let host = self.rendezvous.target.as_ref().map_or(String::new(), |target| target.host.clone());
+                let host = self
+                    .rendezvous
+                    .target
+                    .as_ref()
+                    .map_or(String::new(), |target| target.host.clone());
                 self.name_not_resolved(now, &host, "the resolver did not answer");
             }
             State::Dialling { link, .. } | State::Greeting { link, .. } => {
@@ -501,8 +538,14 @@ impl Node {
     }
 
     fn raise_server_connected(&mut self, request: RequestId) {
-        let (Some(key), Some(observed)) = (self.rendezvous.key, self.rendezvous.observed) else { return };
-        let verified = self.rendezvous.target.as_ref().is_some_and(|target| target.key == Some(key));
+        let (Some(key), Some(observed)) = (self.rendezvous.key, self.rendezvous.observed) else {
+            return;
+        };
+        let verified = self
+            .rendezvous
+            .target
+            .as_ref()
+            .is_some_and(|target| target.key == Some(key));
         if self.requests.end(request) {
             self.raise(Event::ServerConnected {
                 request,
@@ -535,9 +578,15 @@ fn server_reason(reason: CloseReason, was_up: bool) -> Reason {
         CloseReason::Local => (Code::Closed, "closed by this node".to_owned()),
         CloseReason::Remote(info) => {
             let code = Code::from_number(info.code).filter(|code| code.number() <= Code::NoAnswer.number());
-            (code.unwrap_or(if was_up { Code::Closed } else { Code::Refused }), info.text)
+            (
+                code.unwrap_or(if was_up { Code::Closed } else { Code::Refused }),
+                info.text,
+            )
         }
-        CloseReason::WrongKey(key) => (Code::WrongKey, format!("the server proved another key: {}", key.to_hex())),
+        CloseReason::WrongKey(key) => (
+            Code::WrongKey,
+            format!("the server proved another key: {}", key.to_hex()),
+        ),
         CloseReason::Incompatible => (
             Code::Incompatible,
             "the server speaks another protocol version".to_owned(),
