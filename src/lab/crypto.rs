@@ -201,4 +201,26 @@ mod tests {
             assert!(exchange.complete(share).is_err());
         }
     }
+
+    /// The first flight of a TLS client: hello random, session id, order of extensions, key share.
+    fn client_hello(seed: u8) -> Vec<u8> {
+        Randomness::new([seed; 32]).scope(|| {
+            let config = rustls::ClientConfig::builder_with_provider(seeded_provider())
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .unwrap()
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth();
+            let name = "lanline.example".try_into().unwrap();
+            let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+            let mut flight = Vec::new();
+            client.write_tls(&mut flight).unwrap();
+            flight
+        })
+    }
+
+    #[test]
+    fn client_hellos_follow_from_the_seed() {
+        assert_eq!(client_hello(6), client_hello(6));
+        assert_ne!(client_hello(6), client_hello(7));
+    }
 }

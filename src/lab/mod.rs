@@ -452,6 +452,13 @@ impl Lab {
         std::mem::take(&mut self.hosts[node.0].events)
     }
 
+    /// Takes the first of a node's events that fits; the others stay.
+    pub fn take_event(&mut self, node: HostId, mut fits: impl FnMut(&OwnedEvent) -> bool) -> Option<RecordedEvent> {
+        let events = &mut self.hosts[node.0].events;
+        let index = events.iter().position(|recorded| fits(&recorded.event))?;
+        Some(events.remove(index))
+    }
+
     /// What a raw host received and was not taken yet.
     pub fn received(&self, host: HostId) -> &[Received] {
         self.engine::<RawHost>(host).received()
