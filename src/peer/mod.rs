@@ -41,8 +41,10 @@ use crate::transport::identity::{Guid, PublicKey};
 use crate::transport::{
     CloseInfo, LinkEvent, LinkId, LinkKind, SendError, SyntheticAddress, Transport, TransportConfig,
 };
+use crate::wire::classify::{Context, Kind, classify};
 use crate::wire::control::{Consent, RelayPolicy};
 use crate::wire::peer::PeerControl;
+use crate::wire::probe::{REQUEST_BYTE, RESPONSE_BYTE};
 use api::{Command, Event, NodeConfig, PeerView, SideEffect, SideEffectAnswer, View};
 use attempts::Attempts;
 use connections::{Dials, Link, Peer, Stage};
@@ -212,7 +214,9 @@ impl Node {
             Some(Pending::Server) => self.cancel_server(now, request),
             Some(Pending::OpenNat(peer)) => self.cancel_open_nat(now, request, peer),
             Some(Pending::Connect) => self.cancel_connect(now, request),
-            None => {}
+            None => {
+                self.mesh_changed().cancel(request);
+            }
         }
     }
 
@@ -530,15 +534,23 @@ impl Node {
 impl Engine for Node {
     fn handle_datagram(&mut self, now: Instant, datagram: Datagram) {
         self.now = now;
-        match datagram.contents.first() {
-            Some(4 | 5) => self.handle_probe(now, datagram.socket, datagram.source, &datagram.contents),
-            Some(64..) => {
+        let context = Context {
+            source_is_gate_peer: false,
+            gate_role_active: false,
+            knows_connection_id: |_: &[u8]| self.transport.knows_connection_id(&datagram.contents),
+        };
+        match classify(&datagram.contents, context) {
+            Kind::OwnFrame(REQUEST_BYTE | RESPONSE_BYTE) => {
+                self.handle_probe(now, datagram.socket, datagram.source, &datagram.contents);
+            }
+            Kind::QuicLong | Kind::QuicShort => {
                 if let Some(route) = self.route_for(now, &datagram) {
                     self.transport
                         .handle_datagram(now, route, datagram.ecn, datagram.contents);
                 }
             }
-            _ => self.dropped.unknown += 1,
+            // STUN answers only count for transactions of ours, and there are none: the server's Welcome tells what is needed.
+            Kind::Stun | Kind::OwnFrame(_) | Kind::Gate | Kind::GateRaw | Kind::Unknown => self.dropped.unknown += 1,
         }
         self.settle(now);
     }
@@ -617,8 +629,7 @@ fn derive(seed: &[u8; 32], label: &[u8]) -> [u8; 32] {
     derived
 }
 
-/// True for a QUIC version 1 Initial of full size (RFC 9000, section 17.2.2), and for packets of a version that we do not speak but
-/// answer with version negotiation, which is smaller.
+/// True for a QUIC version 1 Initial of full size (RFC 9000, section 17.2.2). Version negotiation (version 0) never begins anything.
 fn begins_connection(packet: &[u8]) -> bool {
-    packet.len() >= SMALLEST_INITIAL && packet[0] & 0x80 != 0 && (packet[1..5] != [0, 0, 0, 1] || packet[0] & 0x30 == 0)
+    packet.len() >= SMALLEST_INITIAL && packet[0] & 0x80 != 0 && packet[1..5] == [0, 0, 0, 1] && packet[0] & 0x30 == 0
 }

@@ -232,12 +232,7 @@ impl Punch {
         &self.key
     }
 
-    /// True if this side asked.
-    pub fn asked(&self) -> bool {
-        self.asked
-    }
-
-    /// True if the other side was heard there.
+    /// The kind of path from there, if the other side was heard at that address.
     pub fn heard_at(&self, socket: SocketName, address: SocketAddr) -> Option<PathKind> {
         let target = &self.targets[self.find(socket, address)?];
         target.heard.then_some(target.kind)
