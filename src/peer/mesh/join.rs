@@ -129,7 +129,7 @@ impl Mesh {
             return;
         }
         if let Some(running) = self.joins.get_mut(&from).filter(|running| running.join == join) {
-            if epoch <= running.epoch || !running.merge(self.own, &members, &joining) {
+            if epoch < running.epoch || !running.merge(self.own, &members, &joining) {
                 self.dropped += 1;
                 return;
             }

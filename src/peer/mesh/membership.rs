@@ -9,7 +9,7 @@
 //! without being its host is told so by `Leave`, so that a player is never in two lists for long. A
 //! player that writes as a member and is none any more is told the list without it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::session::{EPOCH_LIMIT, Seat, Session, seats_from};
@@ -186,8 +186,9 @@ impl Mesh {
             self.end_all_invitations(reason(Code::WrongState, "this node does not host the session any more"));
             if let Some(claim) = next {
                 self.follow_host(now, claim);
-            }
-            if host != self.own && self.session.has(host) && !self.links.contains_key(&host) {
+            } else if self.session.seats[0].leaving {
+                self.host_gone(now, true);
+            } else if !self.links.contains_key(&host) {
                 self.host_gone(now, false);
             }
         }
@@ -316,7 +317,7 @@ impl Mesh {
 
     /// Checks that a message of a session comes from one of its members. A stranger is answered in a way that ends the
     /// misunderstanding; the answer is one message for one.
-    pub(super) fn from_member(&mut self, now: Instant, from: Guid, session: SessionId) -> bool {
+    pub(super) fn is_from_member(&mut self, now: Instant, from: Guid, session: SessionId) -> bool {
         if session == self.session.id && self.session.has(from) {
             return true;
         }
@@ -495,7 +496,7 @@ impl Mesh {
     /// Host: decides about members that do not reach each other although the host reaches both.
     pub(super) fn cut_off_timeout(&mut self, now: Instant) {
         while self.is_host() && self.cut_off.values().any(|since| *since + CUT_OFF_GRACE <= now) {
-            let Some(worst) = self.most_cut_off() else { return };
+            let Some(worst) = self.most_cut_off(now) else { return };
             let text = "it did not reach all members; the host decided".to_owned();
             self.remove_member(now, worst, ChangeKind::Lost, text);
         }
@@ -503,16 +504,21 @@ impl Mesh {
 
     /// Who has the most broken connections; of several the one that came last. A report that the other side does not
     /// confirm counts against the reporter alone, so that nobody can have others removed.
-    fn most_cut_off(&self) -> Option<Guid> {
-        let score = |guid: Guid| {
-            let mine = self.cut_off.keys().filter(|(reporter, _)| *reporter == guid);
-            mine.count()
-        };
-        self.session
-            .others(self.own)
-            .map(|seat| (score(seat.guid), seat.place, seat.guid))
-            .max()
-            .map(|best| best.2)
+    fn most_cut_off(&self, now: Instant) -> Option<Guid> {
+        let mut blame: BTreeMap<Guid, u32> = BTreeMap::new();
+        let is_due = |since: &Instant| *since + CUT_OFF_GRACE <= now;
+        for ((reporter, about), _) in self.cut_off.iter().filter(|(_, since)| is_due(since)) {
+            *blame.entry(*reporter).or_default() += 1;
+            if self
+                .cut_off
+                .get(&(*about, *reporter))
+                .is_some_and(|since| !is_due(since))
+            {
+                *blame.entry(*about).or_default() += 1;
+            }
+        }
+        let rank = |(guid, count): (Guid, u32)| self.session.seat(guid).map(|seat| (count, seat.place, guid));
+        blame.into_iter().filter_map(rank).max().map(|worst| worst.2)
     }
 }
 

@@ -229,7 +229,7 @@ impl Mesh {
         let link = Link {
             key: peer,
             dialled: dialled || known.as_ref().is_some_and(|link| link.dialled),
-            made: known.map_or(dialled && (asked || listed), |link| link.made),
+            made: known.map_or(asked || (dialled && listed), |link| link.made),
         };
         self.links.insert(guid, link);
         if asked && !self.wanted(guid) {
@@ -317,24 +317,24 @@ impl Mesh {
             }
             MeshMessage::Leave { session } => self.on_leave(now, from, session),
             MeshMessage::Unreachable { session, members, .. } => {
-                if self.from_member(now, from, session) {
+                if self.is_from_member(now, from, session) {
                     self.on_unreachable(now, from, &members);
                 }
             }
             MeshMessage::HostLost {
                 session, host, lost, ..
             } => {
-                if self.from_member(now, from, session) {
+                if self.is_from_member(now, from, session) {
                     self.on_host_lost(now, from, host, lost);
                 }
             }
             MeshMessage::Links { session, links } => {
-                if self.from_member(now, from, session) {
+                if self.is_from_member(now, from, session) {
                     self.on_links(now, from, &links);
                 }
             }
             MeshMessage::ResetPlace { session } => {
-                if self.from_member(now, from, session) {
+                if self.is_from_member(now, from, session) {
                     self.on_reset_place(now, from);
                 }
             }

@@ -221,17 +221,16 @@ impl Mesh {
         let place = seats.first().map_or(0, |seat| seat.place);
         let epoch = self.session.successor_epoch(place);
         let text = "the host before it is gone".to_owned();
-        self.commit(
-            now,
-            Claim {
-                epoch,
-                change: ChangeKind::Host,
-                subject: self.own,
-                text,
-                seats,
-            },
-            Some(host),
-        );
+        let claim = Claim {
+            epoch,
+            change: ChangeKind::Host,
+            subject: self.own,
+            text,
+            seats,
+        };
+        // A host that lives on behind broken connections hears that this node is gone; one that left does not care.
+        let left = self.crisis.as_ref().is_some_and(|crisis| crisis.left);
+        self.commit(now, claim, left.then_some(host));
     }
 
     pub(super) fn crisis_timeout(&mut self, now: Instant) {
