@@ -151,21 +151,28 @@ impl Lab {
         let Some(socket) = state.socket_for(packet.destination) else {
             return self.dropped_on_the_way(&packet, DropReason::NobodyListens);
         };
-        let Some(engine) = state.engine.as_deref_mut() else {
+        if state.engine.is_none() {
             return self.dropped_on_the_way(&packet, DropReason::HostDown);
-        };
+        }
         state.counters.received += 1;
         state.counters.bytes_received += packet.contents.len() as u64;
+        self.note(Fate::Delivered, host, &packet);
         let datagram = Datagram {
             socket,
             source: packet.source,
             destination_ip: Some(packet.destination.ip()),
             ecn: packet.ecn,
-            contents: BytesMut::from(&packet.contents[..]),
+            // Copied only if a duplicate is still under way.
+            contents: packet
+                .contents
+                .try_into_mut()
+                .unwrap_or_else(|shared| BytesMut::from(&shared[..])),
         };
-        state.randomness.scope(|| engine.handle_datagram(now, datagram));
-        self.note(Fate::Delivered, host, &packet);
-        self.drive(host);
+        let state = &mut self.hosts[host.0];
+        if let Some(engine) = state.engine.as_deref_mut() {
+            state.randomness.scope(|| engine.handle_datagram(now, datagram));
+            self.drive(host);
+        }
     }
 
     /// Drains a host's engine and plans its deadline.
@@ -179,7 +186,7 @@ impl Lab {
         let mut outputs = Outputs {
             events: Vec::new(),
             side_effects: Vec::new(),
-            effort: Effort::new(self.seed, &state.name),
+            effort: Effort::new(self.seed, state.name.clone()),
         };
         let mut buffer = std::mem::take(&mut self.buffer);
         loop {

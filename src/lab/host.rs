@@ -1,8 +1,9 @@
 //! Hosts: a machine with interfaces, sockets and one engine; and the engines that the lab can run.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::agenda::Slot;
@@ -12,7 +13,6 @@ use super::network::AttachmentId;
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
 use crate::peer::Node;
 use crate::peer::api::{SideEffect, SideEffectAnswer};
-#[cfg(feature = "program")]
 use crate::server::Server;
 
 /// What the lab can run: an engine, and how to get out of it what is not a datagram.
@@ -60,15 +60,15 @@ pub(super) const MAX_WAKES_PER_MILLISECOND: u32 = 10_000;
 pub(super) struct Effort {
     left: u32,
     seed: u64,
-    host: String,
+    host: Rc<str>,
 }
 
 impl Effort {
-    pub(super) fn new(seed: u64, host: &str) -> Self {
+    pub(super) fn new(seed: u64, host: Rc<str>) -> Self {
         Self {
             left: MAX_OUTPUTS,
             seed,
-            host: host.to_owned(),
+            host,
         }
     }
 
@@ -98,7 +98,6 @@ impl LabEngine for Node {
     }
 }
 
-#[cfg(feature = "program")]
 impl LabEngine for Server {}
 
 /// A datagram that a [`RawHost`] received.
@@ -118,7 +117,7 @@ pub struct Received {
 /// outside, and for sending what no engine would.
 pub struct RawHost {
     started: Instant,
-    outbox: std::collections::VecDeque<(Transmit, Vec<u8>)>,
+    outbox: VecDeque<(Transmit, Vec<u8>)>,
     received: Vec<Received>,
     echoes: bool,
 }
@@ -127,7 +126,7 @@ impl RawHost {
     pub(super) fn new(started: Instant, echoes: bool) -> Self {
         Self {
             started,
-            outbox: std::collections::VecDeque::new(),
+            outbox: VecDeque::new(),
             received: Vec::new(),
             echoes,
         }
@@ -211,7 +210,7 @@ pub struct HostCounters {
 }
 
 pub(super) struct Host {
-    pub(super) name: String,
+    pub(super) name: Rc<str>,
     pub(super) interfaces: Vec<(AttachmentId, Vec<IpAddr>)>,
     pub(super) sockets: BTreeMap<SocketName, SocketAddr>,
     pub(super) factory: Option<Factory>,
@@ -234,7 +233,7 @@ const FIRST_EPHEMERAL_PORT: u16 = 49_152;
 impl Host {
     pub(super) fn new(name: &str, randomness: Randomness) -> Self {
         Self {
-            name: name.to_owned(),
+            name: name.into(),
             interfaces: Vec::new(),
             sockets: BTreeMap::new(),
             factory: None,
