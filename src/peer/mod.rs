@@ -6,7 +6,7 @@
 //! | `rendezvous` | the session with the server |
 //! | `attempts`, `punch` | opening ways: asking the server, probing |
 //! | `paths` | which real path carries a synthetic address's packets |
-//! | `connections` | links to players: dials, greeting, limits, ends |
+//! | `dials`, `connections` | wishes to connect; links to players: greeting, limits, ends |
 //! | `requests` | exactly one terminal event for each request |
 //! | [`mesh`] | the session |
 //!
@@ -19,6 +19,7 @@ pub mod mesh;
 
 mod attempts;
 mod connections;
+mod dials;
 mod paths;
 mod punch;
 mod rendezvous;
@@ -47,7 +48,8 @@ use crate::wire::peer::PeerControl;
 use crate::wire::probe::{REQUEST_BYTE, RESPONSE_BYTE};
 use api::{Command, Event, NodeConfig, PeerView, SideEffect, SideEffectAnswer, View};
 use attempts::Attempts;
-use connections::{Dials, Link, Peer, Stage};
+use connections::{Link, Peer, Stage};
+use dials::Dials;
 use mesh::{Mesh, MeshConfig, MeshOutput};
 use paths::{Owner, Path, Paths, kind_of};
 use rendezvous::Rendezvous;
