@@ -216,7 +216,7 @@ impl Node {
         }
     }
 
-    pub(super) fn greeting_failed(&mut self, now: Instant, link: LinkId, code: Code, text: &str) {
+    fn greeting_failed(&mut self, now: Instant, link: LinkId, code: Code, text: &str) {
         let dial = self.links.get(&link).and_then(|entry| entry.dial);
         self.refuse(now, link, code, text);
         if let Some(number) = dial {
@@ -226,7 +226,7 @@ impl Node {
     }
 
     /// What stands against a link that comes in. See the module's documentation.
-    pub(super) fn rival(&self, guid: Guid, incarnation: u64) -> Rival {
+    fn rival(&self, guid: Guid, incarnation: u64) -> Rival {
         let lower = self.guid < guid;
         if let Some((link, entry)) = self
             .current_link(guid)
@@ -304,7 +304,7 @@ impl Node {
     }
 
     /// A link over an address that punching learned, but that no probe has verified yet, has the kind that punching gave it.
-    pub(super) fn give_known_kind(&mut self, address: SyntheticAddress) {
+    fn give_known_kind(&mut self, address: SyntheticAddress) {
         let Some(path) = self.paths.best(address).copied() else {
             return;
         };
@@ -315,7 +315,7 @@ impl Node {
         }
     }
 
-    pub(super) fn raise_connected(&mut self, now: Instant, link: LinkId) {
+    fn raise_connected(&mut self, now: Instant, link: LinkId) {
         let Some(entry) = self.links.get_mut(&link) else { return };
         entry.raised = true;
         let (key, dialled) = (entry.key, entry.dialled);
@@ -404,7 +404,7 @@ impl Node {
     }
 
     /// An open link is over: its last messages first, then DISCONNECTED.
-    pub(super) fn end_link(&mut self, now: Instant, link: LinkId, reason: Reason, user_code: u32) {
+    fn end_link(&mut self, now: Instant, link: LinkId, reason: Reason, user_code: u32) {
         self.timers_changed = true;
         self.view_changed = true;
         self.read_control(now, link);
@@ -462,7 +462,7 @@ impl Node {
         }
     }
 
-    pub(super) fn forget_link(&mut self, now: Instant, link: LinkId) {
+    fn forget_link(&mut self, now: Instant, link: LinkId) {
         if let Some(entry) = self.links.remove(&link) {
             self.paths.link_removed(now, entry.address);
         }
@@ -530,7 +530,7 @@ impl Node {
     }
 
     /// The other side did not close its link although ours stood: it has lost ours.
-    pub(super) fn unpark(&mut self, now: Instant, link: LinkId, guid: Option<Guid>) {
+    fn unpark(&mut self, now: Instant, link: LinkId, guid: Option<Guid>) {
         let Some(guid) = guid else { return };
         if let Some(old) = self.current_link(guid) {
             let text = "the player came back over a new connection".to_owned();
