@@ -61,7 +61,9 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Link {
     pub address: SyntheticAddress,
+    /// Proven, or (before the handshake) expected.
     pub key: Option<PublicKey>,
+    guid: Option<Guid>,
     pub dialled: bool,
     pub stage: Stage,
     /// CONNECTED was raised.
@@ -106,20 +108,15 @@ impl Node {
         self.timers_changed = true;
         match self.links.get_mut(&link) {
             Some(entry) if entry.stage == Stage::Handshake => {
-                entry.key = Some(key);
+                entry.set_key(Some(key));
                 self.dial_connected(now, link, key);
             }
             Some(_) => {}
             None => {
                 self.paths.link_added(address);
-                let entry = Link::new(address, false, Stage::AwaitHello, now + GREETING_TIME);
-                self.links.insert(
-                    link,
-                    Link {
-                        key: Some(key),
-                        ..entry
-                    },
-                );
+                let mut entry = Link::new(address, false, Stage::AwaitHello, now + GREETING_TIME);
+                entry.set_key(Some(key));
+                self.links.insert(link, entry);
                 if key == self.own_key {
                     self.refuse(now, link, Code::Refused, "a node does not connect to itself");
                 } else if self.paths.best(address).is_none() {
@@ -563,6 +560,7 @@ impl Link {
         Self {
             address,
             key: None,
+            guid: None,
             dialled,
             stage,
             raised: false,
@@ -578,7 +576,12 @@ impl Link {
 
     /// Who is at the other end, as far as is known (before the handshake: who is expected).
     pub fn guid(&self) -> Option<Guid> {
-        self.key.map(|key| key.guid())
+        self.guid
+    }
+
+    pub fn set_key(&mut self, key: Option<PublicKey>) {
+        self.key = key;
+        self.guid = key.map(|key| key.guid());
     }
 }
 

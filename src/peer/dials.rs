@@ -266,15 +266,10 @@ impl Node {
             .transport
             .connect(now, address, LinkKind::Peer, expected, Some(round_trip));
         self.paths.link_added(address);
-        let entry = Link::new(address, true, Stage::Handshake, now + DIAL_TIME);
-        self.links.insert(
-            link,
-            Link {
-                dial: Some(number),
-                key: expected,
-                ..entry
-            },
-        );
+        let mut entry = Link::new(address, true, Stage::Handshake, now + DIAL_TIME);
+        entry.dial = Some(number);
+        entry.set_key(expected);
+        self.links.insert(link, entry);
         if let Some(dial) = self.dials.get_mut(&number) {
             dial.link = Some(link);
         }
