@@ -188,6 +188,12 @@ pub struct Message<'a> {
     pub data: &'a [u8],
 }
 
+/// Where the message stands that [`Transport::take_message`] took out; good until the next one is taken.
+pub struct TakenMessage {
+    slot: u32,
+    place: link::Place,
+}
+
 /// Figures of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LinkStats {
@@ -784,6 +790,12 @@ impl Transport {
 
     /// The next game message. With `reliable_room` false only unreliable ones are taken out: reliable ones stay, and flow control holds the sender.
     pub fn next_message(&mut self, link: LinkId, reliable_room: bool) -> Option<Message<'_>> {
+        let taken = self.take_message(link, reliable_room)?;
+        self.message(&taken)
+    }
+
+    /// As [`next_message`](Self::next_message) in two steps, for callers that look at several links until one has a message.
+    pub fn take_message(&mut self, link: LinkId, reliable_room: bool) -> Option<TakenMessage> {
         let slot = self.slot_of(link)?;
         let found = self.links[slot as usize].as_mut()?;
         let mut should_transmit = false;
@@ -797,7 +809,12 @@ impl Transport {
         if should_transmit {
             self.note_transmit(slot);
         }
-        self.links[slot as usize].as_ref()?.message(&place?)
+        Some(TakenMessage { slot, place: place? })
+    }
+
+    /// The message that [`take_message`](Self::take_message) took last.
+    pub fn message(&self, taken: &TakenMessage) -> Option<Message<'_>> {
+        self.links.get(taken.slot as usize)?.as_ref()?.message(&taken.place)
     }
 
     /// Closes on purpose. [`LinkEvent::Closed`] with [`CloseReason::Local`] follows. What was not sent yet is not sent any more.

@@ -253,6 +253,7 @@ message_codec!(MeshMessage {
     25 HostLost { session: array, epoch: u64, host: guid, lost: boolean };
     26 Links { session: array, links: links };
     27 Meet { session: array, epoch: u64, members: members };
+    28 ResetPlace { session: array };
 });
 
 impl Writer<'_> {
