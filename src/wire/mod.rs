@@ -15,6 +15,8 @@ pub mod relay;
 pub mod stun;
 
 mod codec;
+#[cfg(test)]
+mod tests;
 pub use codec::{DecodeError, Reader, Writer, unmapped};
 
 /// The version of everything Lanline speaks. Two sides talk if theirs are equal; additions at the end of messages and
