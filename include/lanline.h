@@ -1,0 +1,1842 @@
+/*
+ * Lanline connects a game's players directly, across whatever routers they sit behind.
+ * Generated from src/ffi; do not edit.
+ *
+ *   lanline_node_options options;
+ *   lanline_node_options_init(&options);
+ *   options.app = "my-game"; options.app_len = 7;
+ *   lanline_node node;
+ *   if (lanline_node_create(&options, &node) != LANLINE_OK) ...   (lanline_last_error says why)
+ *   once a frame:  while ((n = lanline_poll(node, events, sizeof events[0], 64)) > 0) ...
+ *
+ * Rules that hold for all calls
+ * - Results: 0 is LANLINE_OK, negative numbers are errors (enum lanline_result), positive ones are counts.
+ * - After an error, and only then, lanline_last_error gives the reason in words, for the calling thread.
+ * - What takes time is asked for with a call and ends in exactly one event that carries its request id.
+ * - Everything passed in is copied before the call returns. Texts are UTF-8, pointer and length, no NUL needed.
+ * - Nothing is ever to be freed by the caller. There are no callbacks.
+ * - Any call may be made from any thread. Only destroy, wait and shutdown_all block, within their time limits.
+ * - Pointers must be valid for the lengths given; an output pointer may be NULL only where its description says so.
+ */
+
+#ifndef LANLINE_H
+#define LANLINE_H
+
+#include <stdint.h>
+#include <stddef.h>
+
+#ifndef LANLINE_API
+#  if defined(LANLINE_STATIC)
+#    define LANLINE_API
+#  elif defined(_WIN32)
+#    ifdef LANLINE_BUILDING
+#      define LANLINE_API __declspec(dllexport)
+#    else
+#      define LANLINE_API __declspec(dllimport)
+#    endif
+#  elif defined(__GNUC__)
+#    define LANLINE_API __attribute__((visibility("default")))
+#  else
+#    define LANLINE_API
+#  endif
+#endif
+
+/* Pointers in structs take 8 bytes everywhere. The padding behind them is for little-endian targets. */
+#if UINTPTR_MAX == 0xffffffffu
+#  define LANLINE_POINTERS_OF_4_BYTES
+#endif
+
+/** The version of layouts and meanings that this header describes; compare it with lanline_abi_version(). */
+#define LANLINE_ABI_VERSION 1
+
+/** As `peer` of lanline_send: everybody who is connected. */
+#define LANLINE_ALL_PEERS 0
+
+/** In `flags` of LANLINE_EVENT_NAT_…: this node asked for it. */
+#define LANLINE_FLAG_REQUESTED 1
+/** In `flags` of LANLINE_EVENT_SERVER_CONNECTED: the server's key was the one that was asked for. */
+#define LANLINE_FLAG_VERIFIED 1
+
+/** When packets may go through a relay. */
+enum lanline_relay_policy {
+  /** Start on a relay at once, move off it when a direct path is open. */
+  LANLINE_RELAY_FALLBACK = 0,
+  /** Directly or not at all. */
+  LANLINE_RELAY_NEVER = 1,
+  /** Only through relays: players never learn each other's addresses. */
+  LANLINE_RELAY_ONLY = 2
+};
+
+/** Who may be introduced to a node. */
+enum lanline_accept_from {
+  /** Players of its game who know its guid. */
+  LANLINE_ACCEPT_APP = 0,
+  /** Players of its session. */
+  LANLINE_ACCEPT_SESSION = 1,
+  /** Nobody; the node can still ask others. */
+  LANLINE_ACCEPT_NOBODY = 2
+};
+
+/** How far a joiner is with one member. */
+enum lanline_member_state {
+  /** Nothing was tried yet. */
+  LANLINE_MEMBER_PENDING = 0,
+  /** Under way. */
+  LANLINE_MEMBER_CONNECTING = 1,
+  /** Connected. */
+  LANLINE_MEMBER_CONNECTED = 2,
+  /** Could not be reached. */
+  LANLINE_MEMBER_FAILED = 3
+};
+
+/** Structs, for lanline_struct_size. */
+enum lanline_struct {
+  LANLINE_STRUCT_EVENT = 1,
+  LANLINE_STRUCT_ADDRESS = 2,
+  LANLINE_STRUCT_NODE_OPTIONS = 3,
+  LANLINE_STRUCT_PEER_STATS = 4,
+  LANLINE_STRUCT_NODE_STATS = 5,
+  LANLINE_STRUCT_PARTICIPANT = 6,
+  LANLINE_STRUCT_JOIN_MEMBER = 7
+};
+
+/** Fields of lanline_event, for lanline_event_field_offset. */
+enum lanline_field {
+  LANLINE_FIELD_TYPE = 0,
+  LANLINE_FIELD_REQUEST = 1,
+  LANLINE_FIELD_TIME_US = 2,
+  LANLINE_FIELD_PEER = 3,
+  LANLINE_FIELD_PEER2 = 4,
+  LANLINE_FIELD_CODE = 5,
+  LANLINE_FIELD_FLAGS = 6,
+  LANLINE_FIELD_CHANNEL = 7,
+  LANLINE_FIELD_MODE = 8,
+  LANLINE_FIELD_PATH = 9,
+  LANLINE_FIELD_PATH_FROM = 10,
+  LANLINE_FIELD_COUNT = 11,
+  LANLINE_FIELD_ADDRESS = 12,
+  LANLINE_FIELD_DATA = 13,
+  LANLINE_FIELD_DATA_LEN = 14,
+  LANLINE_FIELD_TEXT_LEN = 15,
+  LANLINE_FIELD_TEXT = 16,
+  LANLINE_FIELD_RESERVED = 17
+};
+/** Results of calls (0 and -1 … -99) and reasons carried by events (-100 and below). */
+enum lanline_result {
+  /** It worked. */
+  LANLINE_OK = 0,
+  /** An argument is NULL, out of range, not UTF-8, or too long; the last error names it. */
+  LANLINE_INVALID_ARGUMENT = -1,
+  /** The node id is 0, was destroyed, or never existed. */
+  LANLINE_INVALID_NODE = -2,
+  /** Another thread is polling or waiting on this node. */
+  LANLINE_BUSY = -3,
+  /** Queues are full; poll and try again next frame. */
+  LANLINE_QUEUE_FULL = -4,
+  /** There is no connection to that peer (or to a server). */
+  LANLINE_NOT_CONNECTED = -5,
+  /** The message is larger than its mode allows. */
+  LANLINE_TOO_LARGE = -6,
+  /** `struct_size` does not belong to any version of that struct. */
+  LANLINE_WRONG_SIZE = -7,
+  /** This build cannot do that. */
+  LANLINE_UNSUPPORTED = -8,
+  /** No such peer, request, member or row. */
+  LANLINE_NOT_FOUND = -9,
+  /** A fault inside the library (a panic was caught). Report it. */
+  LANLINE_INTERNAL = -10,
+  /** The system refused memory, sockets or threads. */
+  LANLINE_OUT_OF_RESOURCES = -11,
+  /** A file or socket could not be used; the last error says which and why. */
+  LANLINE_IO = -12,
+  /** Not possible in the present state (for example not the host). */
+  LANLINE_WRONG_STATE = -13,
+  /** The target is this node itself. */
+  LANLINE_SELF = -14,
+  /** Nothing came back in time. */
+  LANLINE_NO_ANSWER = -100,
+  /** The other side declined. */
+  LANLINE_REFUSED = -101,
+  /** The other side has as many connections as it allows. */
+  LANLINE_FULL = -102,
+  /** The other side speaks an incompatible protocol version, or plays another game (app id). */
+  LANLINE_INCOMPATIBLE = -103,
+  /** The other side holds another key than was expected. */
+  LANLINE_WRONG_KEY = -104,
+  /** The server wants another access key. */
+  LANLINE_WRONG_ACCESS_KEY = -105,
+  /** The relay policy of one of the sides forbids it. */
+  LANLINE_POLICY = -106,
+  /** The game cancelled the request. */
+  LANLINE_CANCELLED = -107,
+  /** There is no session with a server, or it was lost on the way. */
+  LANLINE_SERVER_LOST = -108,
+  /** The same identity connected to the server from elsewhere; the newest wins. */
+  LANLINE_REPLACED = -109,
+  /** It took too long. */
+  LANLINE_TIMEOUT = -110,
+  /** The target is not connected to this server. */
+  LANLINE_TARGET_NOT_CONNECTED = -111,
+  /** The target is connected to the server but does not react. */
+  LANLINE_TARGET_UNRESPONSIVE = -112,
+  /** The target left the server while the attempt was running. */
+  LANLINE_TARGET_LOST = -113,
+  /** The same attempt is running already. */
+  LANLINE_ALREADY_IN_PROGRESS = -114,
+  /** The peer went silent for longer than the lost-peer time. */
+  LANLINE_LOST = -115,
+  /** The connection was closed on purpose, by either side. */
+  LANLINE_CLOSED = -116,
+  /** The host removed this player, or a player was removed. */
+  LANLINE_KICKED = -117,
+  /** Too many requests; the text says of which kind. */
+  LANLINE_RATE_LIMITED = -118,
+  /** The server's name could not be resolved. */
+  LANLINE_NAME_NOT_RESOLVED = -119,
+  /** No candidate answered: the two routers cannot be crossed directly. */
+  LANLINE_NO_DIRECT_PATH = -120,
+  /** The host's game turned the join down. */
+  LANLINE_REJECTED = -121,
+  /** The session's host was lost in the middle. */
+  LANLINE_HOST_LOST = -122,
+  /** A member of the session could not be reached. */
+  LANLINE_MEMBER_UNREACHABLE = -123,
+  /** The node was destroyed while the request ran. */
+  LANLINE_DESTROYED = -124,
+  /** The peer left the session. */
+  LANLINE_LEFT = -125,
+  /** The other side broke the protocol. */
+  LANLINE_PROTOCOL_VIOLATION = -126
+};
+
+/** Event types of the C ABI. Games ignore types they do not know. */
+enum lanline_event_type {
+  /** Something inside the library failed beyond repair; the node is dead. Destroy it. */
+  LANLINE_EVENT_FATAL = 1,
+  /** `count` unreliable messages were dropped because the game did not poll in time. */
+  LANLINE_EVENT_DROPPED = 2,
+  /** Something a developer should know; `text` says it. No action needed. */
+  LANLINE_EVENT_NOTICE = 3,
+  /** The server accepted this node. `data` is its 32-byte key; `flags` bit 0: the key was verified. */
+  LANLINE_EVENT_SERVER_CONNECTED = 10,
+  /** The server could not be reached or refused; `code` and `text` say why. */
+  LANLINE_EVENT_SERVER_FAILED = 11,
+  /** The session with the server ended unasked. Unless `code` is REPLACED, it is being re-opened. */
+  LANLINE_EVENT_SERVER_LOST = 12,
+  /** The lost session with the server is back. */
+  LANLINE_EVENT_SERVER_RECONNECTED = 13,
+  /** The session with the server was closed as asked. */
+  LANLINE_EVENT_SERVER_DISCONNECTED = 14,
+  /** A way to `peer` is open: `path`, `address`; `flags` bit 0: this node asked for it. */
+  LANLINE_EVENT_NAT_PUNCHTHROUGH_SUCCEEDED = 20,
+  /** No way to `peer` could be opened; `code`, `text`; `flags` bit 0: this node asked for it. */
+  LANLINE_EVENT_NAT_PUNCHTHROUGH_FAILED = 21,
+  /** `peer` is not at this server. */
+  LANLINE_EVENT_NAT_TARGET_NOT_CONNECTED = 22,
+  /** `peer` is at this server, but does not react. */
+  LANLINE_EVENT_NAT_TARGET_UNRESPONSIVE = 23,
+  /** `peer` left the server while the attempt was running. */
+  LANLINE_EVENT_NAT_CONNECTION_TO_TARGET_LOST = 24,
+  /** An attempt between the same two is running; that one still ends with its own event. */
+  LANLINE_EVENT_NAT_ALREADY_IN_PROGRESS = 25,
+  /** `peer` is connected: `path`, `address`. Request 0 at the side that was called. */
+  LANLINE_EVENT_CONNECTED = 30,
+  /** No connection to `peer`; `code` and `text` say why. */
+  LANLINE_EVENT_CONNECTION_FAILED = 31,
+  /** The connection to `peer` ended: `code` LOST, CLOSED, KICKED, REFUSED; `count` the number and `text` the words the other side gave. */
+  LANLINE_EVENT_DISCONNECTED = 32,
+  /** A message: `channel`, `mode`, `data`. */
+  LANLINE_EVENT_MESSAGE = 33,
+  /** The connection to `peer` moved from `path_from` to `path`; `address` is the new one. */
+  LANLINE_EVENT_PATH_CHANGED = 34,
+  /** Client: the session's members are known; `data` from the host; `count` members. */
+  LANLINE_EVENT_VERIFIED_JOIN_START = 40,
+  /** Host: `peer` reached everyone; answer with respond_join. `data` from the joiner. */
+  LANLINE_EVENT_VERIFIED_JOIN_CAPABLE = 41,
+  /** Client: in. `data` from the host; `count` members. */
+  LANLINE_EVENT_VERIFIED_JOIN_ACCEPTED = 42,
+  /** Client: the host's game declined. `data` from the host. */
+  LANLINE_EVENT_VERIFIED_JOIN_REJECTED = 43,
+  /** Either side: the join ended without a decision; `code`, `text`; `peer2` the member that could not be reached. */
+  LANLINE_EVENT_VERIFIED_JOIN_FAILED = 44,
+  /** `peer` is the session's host now, `peer2` the one before (0: none). */
+  LANLINE_EVENT_NEW_HOST = 50,
+  /** `peer` is in the session. */
+  LANLINE_EVENT_MEMBER_JOINED = 51,
+  /** `peer` left the session: `code` LEFT, LOST, KICKED. */
+  LANLINE_EVENT_MEMBER_LEFT = 52
+};
+
+/** How packets reach a peer; the smaller, the better. */
+enum lanline_path {
+  /** No path. */
+  LANLINE_PATH_NONE = 0,
+  /** Inside one local network. */
+  LANLINE_PATH_LAN = 1,
+  /** Directly, across the internet. */
+  LANLINE_PATH_DIRECT = 2,
+  /** Through another player. */
+  LANLINE_PATH_ROUTED = 3,
+  /** Through the server. */
+  LANLINE_PATH_PROXIED = 4
+};
+
+/** How a message travels. */
+enum lanline_send_mode {
+  /** May be lost, repeated by nobody, and may arrive in any order. */
+  LANLINE_SEND_UNRELIABLE = 0,
+  /** May be lost; one that arrives after a newer one of its channel is dropped. */
+  LANLINE_SEND_UNRELIABLE_SEQUENCED = 1,
+  /** Arrives once; a later message does not wait for an earlier one. */
+  LANLINE_SEND_RELIABLE = 2,
+  /** Arrives once, in the order of sending within its channel. */
+  LANLINE_SEND_RELIABLE_ORDERED = 3
+};
+
+/**
+ * An IP address and port. 24 bytes.
+ */
+typedef struct lanline_address {
+  /**
+   * 4 (IPv4), 6 (IPv6) or 0 (no address).
+   */
+  uint8_t family;
+  /**
+   * Zero.
+   */
+  uint8_t reserved;
+  /**
+   * UDP port, in the machine's own byte order.
+   */
+  uint16_t port;
+  /**
+   * Scope (interface number) of an IPv6 link-local address, else 0.
+   */
+  uint32_t scope;
+  /**
+   * The address in network byte order; IPv4 in the first four bytes, the others zero.
+   */
+  uint8_t ip[16];
+} lanline_address;
+
+/**
+ * Id of a node; 0 is none. Ids are never pointers: one that is no longer valid is answered with LANLINE_INVALID_NODE.
+ */
+typedef uint32_t lanline_node;
+
+/**
+ * Something that happened. Exactly 128 bytes, with the same offsets on every target; fields that the
+ * type does not name are zero. `data` and `text` are borrowed: they live until the node's next
+ * lanline_poll, its lanline_node_destroy, or lanline_shutdown_all, and are never to be freed.
+ */
+typedef struct lanline_event {
+  /**
+   * One of LANLINE_EVENT_…; ignore those you do not know.
+   */
+  uint32_t type;
+  /**
+   * The request that this event ends; 0: nobody asked.
+   */
+  uint32_t request;
+  /**
+   * When the library learned of it: microseconds of the system's monotonic clock.
+   */
+  uint64_t time_us;
+  /**
+   * Guid of the player that it is about; 0: none.
+   */
+  uint64_t peer;
+  /**
+   * A second player (old host, unreachable member, …); 0: none.
+   */
+  uint64_t peer2;
+  /**
+   * LANLINE_OK or the reason, one of LANLINE_…
+   */
+  int32_t code;
+  /**
+   * LANLINE_FLAG_…
+   */
+  uint32_t flags;
+  /**
+   * Channel of a message.
+   */
+  uint8_t channel;
+  /**
+   * LANLINE_SEND_… of a message.
+   */
+  uint8_t mode;
+  /**
+   * LANLINE_PATH_…: how packets travel now.
+   */
+  uint8_t path;
+  /**
+   * LANLINE_PATH_…: how packets travelled before.
+   */
+  uint8_t path_from;
+  /**
+   * A number whose meaning the type tells.
+   */
+  uint32_t count;
+  /**
+   * An address whose meaning the type tells.
+   */
+  struct lanline_address address;
+  /**
+   * Bytes: a message's payload, a join's data, a server's key; NULL if `data_len` is 0.
+   */
+  const uint8_t *data;
+#if defined(LANLINE_POINTERS_OF_4_BYTES)
+  /**
+   * Widens `data` to 8 bytes.
+   */
+  uint32_t data_high;
+#endif
+  /**
+   * Bytes at `data`.
+   */
+  uint32_t data_len;
+  /**
+   * Bytes at `text`, without the NUL behind them.
+   */
+  uint32_t text_len;
+  /**
+   * UTF-8 for a player's developer: what happened and what to do about it; with a NUL behind it; NULL if there is none.
+   */
+  const char *text;
+#if defined(LANLINE_POINTERS_OF_4_BYTES)
+  /**
+   * Widens `text` to 8 bytes.
+   */
+  uint32_t text_high;
+#endif
+  /**
+   * Zero.
+   */
+  uint8_t reserved[32];
+} lanline_event;
+
+/**
+ * A player: 63 bits derived from its public key, the same for everybody; 0: none.
+ */
+typedef uint64_t lanline_guid;
+
+/**
+ * Id of something that was asked for, unique within a node; 0: none. Each ends in exactly one event that carries it.
+ */
+typedef uint32_t lanline_request;
+
+/**
+ * A member that a running join has to reach.
+ */
+typedef struct lanline_join_member {
+  /**
+   * Its guid.
+   */
+  uint64_t peer;
+  /**
+   * LANLINE_MEMBER_…
+   */
+  uint8_t state;
+  /**
+   * Zero.
+   */
+  uint8_t reserved[7];
+  /**
+   * Why it could not be reached: UTF-8, NUL-terminated, cut to fit.
+   */
+  char text[112];
+} lanline_join_member;
+
+/**
+ * Another player of the session.
+ */
+typedef struct lanline_participant {
+  /**
+   * Its guid.
+   */
+  uint64_t peer;
+  /**
+   * Smoothed round-trip time in microseconds; 0 if it is not connected.
+   */
+  uint64_t rtt_us;
+  /**
+   * LANLINE_PATH_…
+   */
+  uint8_t path;
+  /**
+   * 1: it is the host.
+   */
+  uint8_t is_host;
+  /**
+   * Zero.
+   */
+  uint8_t reserved[6];
+} lanline_participant;
+
+/**
+ * How to set up a node. Fill it with lanline_node_options_init, change what you want, and pass it to
+ * lanline_node_create. Texts are UTF-8 with a length; NULL with length 0 is the empty text.
+ */
+typedef struct lanline_node_options {
+  /**
+   * Bytes of this struct; set by lanline_node_options_init.
+   */
+  uint32_t struct_size;
+  /**
+   * Most connected players, 1 to 1024 (default 64). More are refused with LANLINE_FULL.
+   */
+  uint32_t max_peers;
+  /**
+   * The game's identifier, 1 to 64 bytes, required. Nodes of other games do not exist for this one.
+   */
+  const char *app;
+#if defined(LANLINE_POINTERS_OF_4_BYTES)
+  /**
+   * Widens `app` to 8 bytes.
+   */
+  uint32_t app_high;
+#endif
+  /**
+   * Bytes at `app`.
+   */
+  uint32_t app_len;
+  /**
+   * Bytes at `bind`.
+   */
+  uint32_t bind_len;
+  /**
+   * Where to open the UDP socket: "IP:PORT", "[::]:0"; empty (default): every address, any port.
+   */
+  const char *bind;
+#if defined(LANLINE_POINTERS_OF_4_BYTES)
+  /**
+   * Widens `bind` to 8 bytes.
+   */
+  uint32_t bind_high;
+#endif
+  /**
+   * File that keeps who this node is; made if it is missing. Empty (default): a fresh identity in memory.
+   * A file that another node uses leaves this one with a fresh identity, and LANLINE_EVENT_NOTICE says so.
+   */
+  const char *identity_file;
+#if defined(LANLINE_POINTERS_OF_4_BYTES)
+  /**
+   * Widens `identity_file` to 8 bytes.
+   */
+  uint32_t identity_file_high;
+#endif
+  /**
+   * Bytes at `identity_file`.
+   */
+  uint32_t identity_file_len;
+  /**
+   * Bytes at `access_key`.
+   */
+  uint32_t access_key_len;
+  /**
+   * The server's access key, at most 256 bytes; empty (default): none.
+   */
+  const char *access_key;
+#if defined(LANLINE_POINTERS_OF_4_BYTES)
+  /**
+   * Widens `access_key` to 8 bytes.
+   */
+  uint32_t access_key_high;
+#endif
+  /**
+   * "IP:PORT" of a port that was forwarded to this node by hand; empty (default): none.
+   */
+  const char *public_address;
+#if defined(LANLINE_POINTERS_OF_4_BYTES)
+  /**
+   * Widens `public_address` to 8 bytes.
+   */
+  uint32_t public_address_high;
+#endif
+  /**
+   * Bytes at `public_address`.
+   */
+  uint32_t public_address_len;
+  /**
+   * A player that is silent for this many milliseconds is lost, 500 to 60000 (default 10000).
+   */
+  uint32_t lost_peer_timeout_ms;
+  /**
+   * Pairs of players that this node forwards for (default 0). Kept for later; only 0 has an effect now.
+   */
+  uint32_t router_max;
+  /**
+   * Milliseconds for a whole verified join, 1000 to 600000 (default 30000).
+   */
+  uint32_t join_timeout_ms;
+  /**
+   * LANLINE_RELAY_… (default LANLINE_RELAY_FALLBACK).
+   */
+  uint8_t relay_policy;
+  /**
+   * LANLINE_ACCEPT_…: who may be introduced to this node (default LANLINE_ACCEPT_APP).
+   */
+  uint8_t accept_from;
+  /**
+   * 0 (default): the library connects to the members of a join by itself; 1: the game does.
+   */
+  uint8_t join_manual;
+  /**
+   * 1: a join may succeed although members could not be reached; 0 (default): it fails.
+   */
+  uint8_t partial_mesh;
+  /**
+   * Zero.
+   */
+  uint32_t reserved0;
+  /**
+   * Kept for later; must be empty.
+   */
+  const char *session_password;
+#if defined(LANLINE_POINTERS_OF_4_BYTES)
+  /**
+   * Widens `session_password` to 8 bytes.
+   */
+  uint32_t session_password_high;
+#endif
+  /**
+   * Bytes at `session_password`.
+   */
+  uint32_t session_password_len;
+  /**
+   * Zero.
+   */
+  uint32_t reserved1;
+} lanline_node_options;
+
+/**
+ * Figures of a connection. Set struct_size to sizeof(lanline_peer_stats) before the call.
+ */
+typedef struct lanline_peer_stats {
+  /**
+   * Bytes of this struct; set by the caller.
+   */
+  uint32_t struct_size;
+  /**
+   * LANLINE_PATH_…
+   */
+  uint8_t path;
+  /**
+   * Zero.
+   */
+  uint8_t reserved[3];
+  /**
+   * Where packets go.
+   */
+  struct lanline_address address;
+  /**
+   * Smoothed round-trip time in microseconds.
+   */
+  uint64_t rtt_us;
+  /**
+   * Smallest round-trip time on this path in microseconds.
+   */
+  uint64_t min_rtt_us;
+  /**
+   * UDP datagrams sent.
+   */
+  uint64_t datagrams_sent;
+  /**
+   * UDP datagrams received.
+   */
+  uint64_t datagrams_received;
+  /**
+   * Bytes in UDP datagrams sent.
+   */
+  uint64_t bytes_sent;
+  /**
+   * Bytes in UDP datagrams received.
+   */
+  uint64_t bytes_received;
+  /**
+   * Packets that were lost on the way to the player.
+   */
+  uint64_t packets_lost;
+  /**
+   * Messages of the game sent.
+   */
+  uint64_t messages_sent;
+  /**
+   * Messages of the game received.
+   */
+  uint64_t messages_received;
+  /**
+   * Bytes that wait to be sent.
+   */
+  uint64_t bytes_queued;
+  /**
+   * Bytes that may be under way unacknowledged.
+   */
+  uint64_t congestion_window;
+  /**
+   * Largest UDP payload that the path carries, in bytes.
+   */
+  uint32_t mtu;
+  /**
+   * Zero.
+   */
+  uint32_t reserved1;
+} lanline_peer_stats;
+
+/**
+ * Figures of a node. Set struct_size to sizeof(lanline_node_stats) before the call.
+ */
+typedef struct lanline_node_stats {
+  /**
+   * Bytes of this struct; set by the caller.
+   */
+  uint32_t struct_size;
+  /**
+   * Connected players.
+   */
+  uint32_t peers;
+  /**
+   * 1: there is a session with a server.
+   */
+  uint8_t server_connected;
+  /**
+   * Zero.
+   */
+  uint8_t reserved[7];
+  /**
+   * The node's address as the server sees it.
+   */
+  struct lanline_address observed;
+  /**
+   * Datagrams that were nothing for this node.
+   */
+  uint64_t datagrams_dropped;
+  /**
+   * Unreliable messages that were dropped because the game did not poll in time.
+   */
+  uint64_t unreliable_dropped;
+  /**
+   * Events that wait for lanline_poll.
+   */
+  uint64_t events_pending;
+} lanline_node_stats;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Reads "1.2.3.4:5", "[2001:db8::1]:5", "1.2.3.4" or "2001:db8::1" (port 0). Numbers only: names are
+ * resolved by the calls that take them.
+ *
+ * @param text the address, UTF-8
+ * @param len bytes at text
+ * @param out where to
+ * @return LANLINE_OK, or LANLINE_INVALID_ARGUMENT (text is not an address, something is NULL)
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_address_parse(const char *text, uint32_t len, struct lanline_address *out);
+
+/**
+ * Writes an address as "1.2.3.4:5" or "[2001:db8::1]:5", with a NUL behind it, cut to fit; an empty
+ * text if its family is 0.
+ *
+ * @param address the address
+ * @param buffer where to; may be NULL if capacity is 0
+ * @param capacity bytes at buffer, the NUL included; 64 are always enough
+ * @return the bytes that the whole text needs, without the NUL; LANLINE_INVALID_ARGUMENT (NULL, unknown family)
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_address_format(const struct lanline_address *address,
+                               char *buffer,
+                               uint32_t capacity);
+
+/**
+ * Writes why the last failed call of this thread failed, in words for a developer, UTF-8 with a NUL
+ * behind it, cut to fit. Only meaningful directly after a call on the same thread returned a negative number.
+ *
+ * @param buffer where to; may be NULL if capacity is 0
+ * @param capacity bytes at buffer, the NUL included
+ * @return the bytes that the whole text needs, without the NUL (at most 512); negative upon bad arguments
+ *
+ * Thread safety: any thread; each thread has its own text. Since: 0.1
+ */
+LANLINE_API int32_t lanline_last_error(char *buffer, uint32_t capacity);
+
+/**
+ * The name of a result or reason: "OK", "NOT_CONNECTED", …; "UNKNOWN" for a number that is none.
+ * Static text, never NULL, never to be freed.
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API const char *lanline_result_name(int32_t code);
+
+/**
+ * The name of an event type: "CONNECTED", "MESSAGE", …; "UNKNOWN" for a number that is none.
+ * Static text, never NULL, never to be freed.
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API const char *lanline_event_name(uint32_t type);
+
+/**
+ * The name of a path: "none", "lan", "direct", "routed", "proxied"; "UNKNOWN" for a number that is none.
+ * Static text, never NULL, never to be freed.
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API const char *lanline_path_name(uint8_t path);
+
+/**
+ * The name of a send mode: "unreliable", "unreliable_sequenced", "reliable", "reliable_ordered";
+ * "UNKNOWN" for a number that is none. Static text, never NULL, never to be freed.
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API const char *lanline_mode_name(uint8_t mode);
+
+/**
+ * Takes up to capacity events, oldest first. Never blocks and never allocates; call it once a frame until it
+ * returns less than capacity. Data and text of the events are borrowed: they live until the next poll of this
+ * node (which returns them to the library), its destroy, or shutdown.
+ *
+ * @param node the node
+ * @param out room for `capacity` events; may be NULL if capacity is 0
+ * @param stride bytes from one event to the next: sizeof(lanline_event)
+ * @param capacity most events to take
+ * @return how many were taken; LANLINE_INVALID_NODE; LANLINE_BUSY (another thread polls this node);
+ *         LANLINE_INVALID_ARGUMENT
+ *
+ * Thread safety: any thread, one at a time for a node. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_poll(lanline_node node,
+                     struct lanline_event *out,
+                     uint32_t stride,
+                     uint32_t capacity);
+
+/**
+ * Blocks until there are events for lanline_poll, or the time is over, or the node is destroyed. For servers,
+ * tests and tools; a game with a frame loop needs it not.
+ *
+ * @param node the node
+ * @param timeout_ms most milliseconds to block; 0: only look
+ * @return 1 if there are events, 0 if the time is over; LANLINE_INVALID_NODE (also if the node is destroyed
+ *         meanwhile); LANLINE_BUSY (another thread waits on this node)
+ *
+ * Thread safety: any thread, one at a time for a node. Since: 0.1
+ */
+LANLINE_API int32_t lanline_wait(lanline_node node, uint32_t timeout_ms);
+
+/**
+ * Host (or whoever is to become it): invites a connected player into the session. The player is told the
+ * members, connects to all of them, and reports; the game then answers with lanline_join_respond.
+ *
+ * @param node the node
+ * @param peer the connected player
+ * @param data sent along, at most 64 KiB; may be NULL if len is 0
+ * @param len bytes at data
+ * @param request receives the request's id; may be NULL
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_SELF, LANLINE_NOT_CONNECTED,
+ *         LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_VERIFIED_JOIN_CAPABLE or LANLINE_EVENT_VERIFIED_JOIN_FAILED; at the player
+ * LANLINE_EVENT_VERIFIED_JOIN_START, then …_ACCEPTED, …_REJECTED or …_FAILED.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_join_start(lanline_node node,
+                           lanline_guid peer,
+                           const void *data,
+                           uint32_t len,
+                           lanline_request *request);
+
+/**
+ * Joiner: the members that the running join to a host has to reach, and how far that is.
+ *
+ * @param node the node
+ * @param host who sent LANLINE_EVENT_VERIFIED_JOIN_START
+ * @param out room for `capacity` members; may be NULL if capacity is 0
+ * @param stride bytes from one to the next: sizeof(lanline_join_member)
+ * @param capacity most members to write
+ * @return how many there are in all; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_NOT_FOUND (no such join)
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_join_members(lanline_node node,
+                             lanline_guid host,
+                             struct lanline_join_member *out,
+                             uint32_t stride,
+                             uint32_t capacity);
+
+/**
+ * Joiner: sets the data that goes to the host once all members are reached (replacing what was set before).
+ *
+ * @param node the node
+ * @param host who sent LANLINE_EVENT_VERIFIED_JOIN_START
+ * @param data at most 64 KiB; may be NULL if len is 0
+ * @param len bytes at data
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_NOT_FOUND (no such join), LANLINE_QUEUE_FULL
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_join_data(lanline_node node,
+                          lanline_guid host,
+                          const void *data,
+                          uint32_t len);
+
+/**
+ * Host: lets a player in that LANLINE_EVENT_VERIFIED_JOIN_CAPABLE named, or turns it down.
+ *
+ * @param node the node
+ * @param peer the player
+ * @param accept 1: in; 0: not
+ * @param data sent along, at most 64 KiB; may be NULL if len is 0
+ * @param len bytes at data
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_NOT_FOUND (no such join waits),
+ *         LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_MEMBER_JOINED at everybody, LANLINE_EVENT_VERIFIED_JOIN_ACCEPTED or …_REJECTED at the player.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_join_respond(lanline_node node,
+                             lanline_guid peer,
+                             uint8_t accept,
+                             const void *data,
+                             uint32_t len);
+
+/**
+ * Starts the session's host order afresh, so that time spent in menus does not count: call it at the same
+ * moment of the game on all nodes.
+ *
+ * @param node the node
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_NEW_HOST if another player hosts now.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_mesh_reset_host_calculation(lanline_node node);
+
+/**
+ * The session's host.
+ *
+ * @param node the node
+ * @param out receives its guid: the node's own if it hosts or is alone; 0 if it is not known for the moment
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_mesh_host(lanline_node node, lanline_guid *out);
+
+/**
+ * The members of the session in the order in which they host, this node included.
+ *
+ * @param node the node
+ * @param out room for `capacity` guids; may be NULL if capacity is 0
+ * @param capacity most guids to write
+ * @return how many there are in all; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_mesh_order(lanline_node node, lanline_guid *out, uint32_t capacity);
+
+/**
+ * The other members of the session, with how they are reached.
+ *
+ * @param node the node
+ * @param out room for `capacity` participants; may be NULL if capacity is 0
+ * @param stride bytes from one to the next: sizeof(lanline_participant)
+ * @param capacity most participants to write
+ * @return how many there are in all; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_mesh_participants(lanline_node node,
+                                  struct lanline_participant *out,
+                                  uint32_t stride,
+                                  uint32_t capacity);
+
+/**
+ * Leaves the session; everybody is told at once. Connections stay. Nothing happens if the node is alone.
+ *
+ * @param node the node
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_MEMBER_LEFT at the others.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_mesh_leave(lanline_node node);
+
+/**
+ * Host: removes a member from the session and ends the connection to it.
+ *
+ * @param node the node, which must be the host
+ * @param peer the member
+ * @param text why, for everybody; UTF-8, at most 256 bytes; may be NULL if text_len is 0
+ * @param text_len bytes at text
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_WRONG_STATE (not the host), LANLINE_SELF,
+ *         LANLINE_NOT_FOUND (no such member), LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_MEMBER_LEFT with code LANLINE_KICKED at everybody.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_mesh_kick(lanline_node node,
+                          lanline_guid peer,
+                          const char *text,
+                          uint32_t text_len);
+
+/**
+ * The version of layouts and meanings that this library has: compare it with LANLINE_ABI_VERSION of the header.
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+uint32_t lanline_abi_version(void);
+
+/**
+ * The library's version, "0.1.0". Static text, never NULL, never to be freed.
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API const char *lanline_version(void);
+
+/**
+ * For bindings: how many bytes a struct has in this library.
+ *
+ * @param id LANLINE_STRUCT_…
+ * @return its size; 0 for an unknown id
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API uint32_t lanline_struct_size(uint32_t id);
+
+/**
+ * For bindings: where a field of lanline_event begins in this library.
+ *
+ * @param field LANLINE_FIELD_…
+ * @return its offset in bytes; UINT32_MAX for an unknown field
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API uint32_t lanline_event_field_offset(uint32_t field);
+
+/**
+ * Fills options with their defaults. Does nothing if options is NULL. `app` remains to be set.
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API void lanline_node_options_init(struct lanline_node_options *options);
+
+/**
+ * Creates a node: opens its UDP socket and reads its identity. It talks to nobody before it is told to,
+ * but others who know its address can connect to it.
+ *
+ * @param options what lanline_node_options_init filled; everything is copied
+ * @param out receives the node's id
+ * @return LANLINE_OK; LANLINE_INVALID_ARGUMENT, LANLINE_WRONG_SIZE, LANLINE_UNSUPPORTED; LANLINE_IO
+ *         (socket or identity file); LANLINE_OUT_OF_RESOURCES (1024 nodes, no thread)
+ *
+ * Events: LANLINE_EVENT_NOTICE if the identity file is in use elsewhere.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_node_create(const struct lanline_node_options *options, lanline_node *out);
+
+/**
+ * Ends a node in the middle of whatever it does: closes its connections, gives the closing messages up to
+ * timeout_ms to leave, frees everything. Waits for a poll that is under way; a lanline_wait returns at once.
+ * Requests that are outstanding end without an event; borrowed data and text of the node are gone.
+ *
+ * @param node the node; its id is never valid again
+ * @param timeout_ms most milliseconds to block; 0: send the closing messages once and return
+ * @return LANLINE_OK; LANLINE_INVALID_NODE
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_node_destroy(lanline_node node, uint32_t timeout_ms);
+
+/**
+ * Destroys all nodes of the process, as lanline_node_destroy does, together within timeout_ms. Meant for
+ * hosts that reload code (editors) or end. Creating nodes afterwards is fine.
+ *
+ * @param timeout_ms most milliseconds to block
+ * @return how many nodes there were
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_shutdown_all(uint32_t timeout_ms);
+
+/**
+ * The node's guid: its name for everybody.
+ *
+ * @param node the node
+ * @param out receives it
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_node_guid(lanline_node node, lanline_guid *out);
+
+/**
+ * The node's public key, from which its guid is derived.
+ *
+ * @param node the node
+ * @param key32 receives 32 bytes
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_node_key(lanline_node node, uint8_t *key32);
+
+/**
+ * The address that the node's UDP socket is bound to (the IPv4 one if there are two); the IP is
+ * unspecified (0.0.0.0, ::) unless `bind` named one.
+ *
+ * @param node the node
+ * @param out receives it
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_node_address(lanline_node node, struct lanline_address *out);
+
+/**
+ * Opens a session with a server, which is kept up until lanline_server_disconnect: lost, it is re-opened
+ * by itself. A node has one; while it has one, this call ends with the present one's success or
+ * LANLINE_ALREADY_IN_PROGRESS.
+ *
+ * @param node the node
+ * @param address "HOST", "HOST:PORT", "1.2.3.4:PORT", "[2001:db8::1]:PORT"; the port is 61111 if left out
+ * @param address_len bytes at address
+ * @param key32 the 32 bytes of the server's public key, which it must prove; NULL: any, and reported as unverified
+ * @param request receives the request's id; may be NULL
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_SERVER_CONNECTED or LANLINE_EVENT_SERVER_FAILED; later SERVER_LOST, SERVER_RECONNECTED.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_server_connect(lanline_node node,
+                               const char *address,
+                               uint32_t address_len,
+                               const uint8_t *key32,
+                               lanline_request *request);
+
+/**
+ * Closes the session with the server; connections to players stay.
+ *
+ * @param node the node
+ * @param request receives the request's id; may be NULL
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_SERVER_DISCONNECTED.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_server_disconnect(lanline_node node, lanline_request *request);
+
+/**
+ * Opens a way to a player at the same server, without connecting: both routers are made to let packets
+ * through. Any number may run at once.
+ *
+ * @param node the node
+ * @param peer the player's guid
+ * @param request receives the request's id; may be NULL
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_SELF, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_NAT_PUNCHTHROUGH_SUCCEEDED, …_FAILED (code LANLINE_SERVER_LOST without a server),
+ * LANLINE_EVENT_NAT_TARGET_NOT_CONNECTED, …_UNRESPONSIVE, LANLINE_EVENT_NAT_CONNECTION_TO_TARGET_LOST,
+ * LANLINE_EVENT_NAT_ALREADY_IN_PROGRESS; the outcome comes at the other player as well, with request 0.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_open_nat(lanline_node node, lanline_guid peer, lanline_request *request);
+
+/**
+ * Connects to a player: by guid (a way is opened first if there is none), by address (whoever answers), or
+ * by both (the address must answer with that guid's key).
+ *
+ * @param node the node
+ * @param peer the player's guid; 0 if only the address is known
+ * @param address the player's address; NULL if only the guid is known
+ * @param request receives the request's id; may be NULL
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_SELF, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_CONNECTED at both ends (request 0 at the other), or LANLINE_EVENT_CONNECTION_FAILED.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_peer_connect(lanline_node node,
+                             lanline_guid peer,
+                             const struct lanline_address *address,
+                             lanline_request *request);
+
+/**
+ * Closes the connection to a player. Messages sent before are handed over as far as the connection takes them
+ * at once.
+ *
+ * @param node the node
+ * @param peer the player's guid
+ * @param user_code a number of the game's own; the other side finds it in `count`
+ * @param text why, for the other side; UTF-8, at most 256 bytes; may be NULL if text_len is 0
+ * @param text_len bytes at text
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_NOT_CONNECTED, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_DISCONNECTED at both ends.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_peer_disconnect(lanline_node node,
+                                lanline_guid peer,
+                                uint32_t user_code,
+                                const char *text,
+                                uint32_t text_len);
+
+/**
+ * Sends a message to a connected player, or to all of them. The data is copied; messages of a moment travel
+ * together, so many small sends are fine. Reliable messages to all are taken for all or for nobody; unreliable
+ * ones are skipped for players whose queue is full.
+ *
+ * @param node the node
+ * @param peer the player's guid, or LANLINE_ALL_PEERS
+ * @param channel 0 to 63; order and sequence are kept within a channel
+ * @param mode LANLINE_SEND_…
+ * @param data the message; may be NULL if len is 0
+ * @param len bytes at data: at most 1 MiB (1048576) reliable, 64 KiB (65536) unreliable
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_TOO_LARGE; LANLINE_NOT_CONNECTED;
+ *         LANLINE_QUEUE_FULL (the network is slower than the game: try again after the next poll)
+ *
+ * Events: LANLINE_EVENT_MESSAGE at the receiver.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_send(lanline_node node,
+                     lanline_guid peer,
+                     uint8_t channel,
+                     uint8_t mode,
+                     const void *data,
+                     uint32_t len);
+
+/**
+ * Gives up a request: its event comes with code LANLINE_CANCELLED (unless it was just ending by itself).
+ *
+ * @param node the node
+ * @param request what an earlier call gave out
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT (0), LANLINE_NOT_FOUND (it has ended, or never was),
+ *         LANLINE_QUEUE_FULL
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_cancel(lanline_node node,
+                       lanline_request request);
+
+/**
+ * Figures of the connection to a player.
+ *
+ * @param node the node
+ * @param peer the player's guid
+ * @param out receives them; its struct_size must be set
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_WRONG_SIZE, LANLINE_NOT_CONNECTED
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_peer_stats_get(lanline_node node,
+                               lanline_guid peer,
+                               struct lanline_peer_stats *out);
+
+/**
+ * Figures of the node.
+ *
+ * @param node the node
+ * @param out receives them; its struct_size must be set
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_WRONG_SIZE
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_node_stats_get(lanline_node node, struct lanline_node_stats *out);
+
+/**
+ * Writes why the last failed call of this thread failed, in words for a developer, UTF-8 with a NUL
+ * behind it, cut to fit. Only meaningful directly after a call on the same thread returned a negative number.
+ *
+ * @param buffer where to; may be NULL if capacity is 0
+ * @param capacity bytes at buffer, the NUL included
+ * @return the bytes that the whole text needs, without the NUL (at most 512); negative upon bad arguments
+ *
+ * Thread safety: any thread; each thread has its own text. Since: 0.1
+ */
+LANLINE_API int32_t lanline_last_error(char *buffer, uint32_t capacity);
+
+/**
+ * The name of a result or reason: "OK", "NOT_CONNECTED", …; "UNKNOWN" for a number that is none.
+ * Static text, never NULL, never to be freed.
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API const char *lanline_result_name(int32_t code);
+
+/**
+ * The name of an event type: "CONNECTED", "MESSAGE", …; "UNKNOWN" for a number that is none.
+ * Static text, never NULL, never to be freed.
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API const char *lanline_event_name(uint32_t type);
+
+/**
+ * The name of a path: "none", "lan", "direct", "routed", "proxied"; "UNKNOWN" for a number that is none.
+ * Static text, never NULL, never to be freed.
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API const char *lanline_path_name(uint8_t path);
+
+/**
+ * The name of a send mode: "unreliable", "unreliable_sequenced", "reliable", "reliable_ordered";
+ * "UNKNOWN" for a number that is none. Static text, never NULL, never to be freed.
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API const char *lanline_mode_name(uint8_t mode);
+
+/**
+ * Reads "1.2.3.4:5", "[2001:db8::1]:5", "1.2.3.4" or "2001:db8::1" (port 0). Numbers only: names are
+ * resolved by the calls that take them.
+ *
+ * @param text the address, UTF-8
+ * @param len bytes at text
+ * @param out where to
+ * @return LANLINE_OK, or LANLINE_INVALID_ARGUMENT (text is not an address, something is NULL)
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_address_parse(const char *text, uint32_t len, struct lanline_address *out);
+
+/**
+ * Writes an address as "1.2.3.4:5" or "[2001:db8::1]:5", with a NUL behind it, cut to fit; an empty
+ * text if its family is 0.
+ *
+ * @param address the address
+ * @param buffer where to; may be NULL if capacity is 0
+ * @param capacity bytes at buffer, the NUL included; 64 are always enough
+ * @return the bytes that the whole text needs, without the NUL; LANLINE_INVALID_ARGUMENT (NULL, unknown family)
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_address_format(const struct lanline_address *address,
+                               char *buffer,
+                               uint32_t capacity);
+
+/**
+ * The version of layouts and meanings that this library has: compare it with LANLINE_ABI_VERSION of the header.
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+uint32_t lanline_abi_version(void);
+
+/**
+ * The library's version, "0.1.0". Static text, never NULL, never to be freed.
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API const char *lanline_version(void);
+
+/**
+ * For bindings: how many bytes a struct has in this library.
+ *
+ * @param id LANLINE_STRUCT_…
+ * @return its size; 0 for an unknown id
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API uint32_t lanline_struct_size(uint32_t id);
+
+/**
+ * For bindings: where a field of lanline_event begins in this library.
+ *
+ * @param field LANLINE_FIELD_…
+ * @return its offset in bytes; UINT32_MAX for an unknown field
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API uint32_t lanline_event_field_offset(uint32_t field);
+
+/**
+ * Fills options with their defaults. Does nothing if options is NULL. `app` remains to be set.
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API void lanline_node_options_init(struct lanline_node_options *options);
+
+/**
+ * Creates a node: opens its UDP socket and reads its identity. It talks to nobody before it is told to,
+ * but others who know its address can connect to it.
+ *
+ * @param options what lanline_node_options_init filled; everything is copied
+ * @param out receives the node's id
+ * @return LANLINE_OK; LANLINE_INVALID_ARGUMENT, LANLINE_WRONG_SIZE, LANLINE_UNSUPPORTED; LANLINE_IO
+ *         (socket or identity file); LANLINE_OUT_OF_RESOURCES (1024 nodes, no thread)
+ *
+ * Events: LANLINE_EVENT_NOTICE if the identity file is in use elsewhere.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_node_create(const struct lanline_node_options *options, lanline_node *out);
+
+/**
+ * Ends a node in the middle of whatever it does: closes its connections, gives the closing messages up to
+ * timeout_ms to leave, frees everything. Waits for a poll that is under way; a lanline_wait returns at once.
+ * Requests that are outstanding end without an event; borrowed data and text of the node are gone.
+ *
+ * @param node the node; its id is never valid again
+ * @param timeout_ms most milliseconds to block; 0: send the closing messages once and return
+ * @return LANLINE_OK; LANLINE_INVALID_NODE
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_node_destroy(lanline_node node, uint32_t timeout_ms);
+
+/**
+ * Destroys all nodes of the process, as lanline_node_destroy does, together within timeout_ms. Meant for
+ * hosts that reload code (editors) or end. Creating nodes afterwards is fine.
+ *
+ * @param timeout_ms most milliseconds to block
+ * @return how many nodes there were
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_shutdown_all(uint32_t timeout_ms);
+
+/**
+ * The node's guid: its name for everybody.
+ *
+ * @param node the node
+ * @param out receives it
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_node_guid(lanline_node node, lanline_guid *out);
+
+/**
+ * The node's public key, from which its guid is derived.
+ *
+ * @param node the node
+ * @param key32 receives 32 bytes
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_node_key(lanline_node node, uint8_t *key32);
+
+/**
+ * The address that the node's UDP socket is bound to (the IPv4 one if there are two); the IP is
+ * unspecified (0.0.0.0, ::) unless `bind` named one.
+ *
+ * @param node the node
+ * @param out receives it
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_node_address(lanline_node node, struct lanline_address *out);
+
+/**
+ * Takes up to capacity events, oldest first. Never blocks and never allocates; call it once a frame until it
+ * returns less than capacity. Data and text of the events are borrowed: they live until the next poll of this
+ * node (which returns them to the library), its destroy, or shutdown.
+ *
+ * @param node the node
+ * @param out room for `capacity` events; may be NULL if capacity is 0
+ * @param stride bytes from one event to the next: sizeof(lanline_event)
+ * @param capacity most events to take
+ * @return how many were taken; LANLINE_INVALID_NODE; LANLINE_BUSY (another thread polls this node);
+ *         LANLINE_INVALID_ARGUMENT
+ *
+ * Thread safety: any thread, one at a time for a node. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_poll(lanline_node node,
+                     struct lanline_event *out,
+                     uint32_t stride,
+                     uint32_t capacity);
+
+/**
+ * Blocks until there are events for lanline_poll, or the time is over, or the node is destroyed. For servers,
+ * tests and tools; a game with a frame loop needs it not.
+ *
+ * @param node the node
+ * @param timeout_ms most milliseconds to block; 0: only look
+ * @return 1 if there are events, 0 if the time is over; LANLINE_INVALID_NODE (also if the node is destroyed
+ *         meanwhile); LANLINE_BUSY (another thread waits on this node)
+ *
+ * Thread safety: any thread, one at a time for a node. Since: 0.1
+ */
+LANLINE_API int32_t lanline_wait(lanline_node node, uint32_t timeout_ms);
+
+/**
+ * Opens a session with a server, which is kept up until lanline_server_disconnect: lost, it is re-opened
+ * by itself. A node has one; while it has one, this call ends with the present one's success or
+ * LANLINE_ALREADY_IN_PROGRESS.
+ *
+ * @param node the node
+ * @param address "HOST", "HOST:PORT", "1.2.3.4:PORT", "[2001:db8::1]:PORT"; the port is 61111 if left out
+ * @param address_len bytes at address
+ * @param key32 the 32 bytes of the server's public key, which it must prove; NULL: any, and reported as unverified
+ * @param request receives the request's id; may be NULL
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_SERVER_CONNECTED or LANLINE_EVENT_SERVER_FAILED; later SERVER_LOST, SERVER_RECONNECTED.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_server_connect(lanline_node node,
+                               const char *address,
+                               uint32_t address_len,
+                               const uint8_t *key32,
+                               lanline_request *request);
+
+/**
+ * Closes the session with the server; connections to players stay.
+ *
+ * @param node the node
+ * @param request receives the request's id; may be NULL
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_SERVER_DISCONNECTED.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_server_disconnect(lanline_node node, lanline_request *request);
+
+/**
+ * Opens a way to a player at the same server, without connecting: both routers are made to let packets
+ * through. Any number may run at once.
+ *
+ * @param node the node
+ * @param peer the player's guid
+ * @param request receives the request's id; may be NULL
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_SELF, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_NAT_PUNCHTHROUGH_SUCCEEDED, …_FAILED (code LANLINE_SERVER_LOST without a server),
+ * LANLINE_EVENT_NAT_TARGET_NOT_CONNECTED, …_UNRESPONSIVE, LANLINE_EVENT_NAT_CONNECTION_TO_TARGET_LOST,
+ * LANLINE_EVENT_NAT_ALREADY_IN_PROGRESS; the outcome comes at the other player as well, with request 0.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_open_nat(lanline_node node, lanline_guid peer, lanline_request *request);
+
+/**
+ * Connects to a player: by guid (a way is opened first if there is none), by address (whoever answers), or
+ * by both (the address must answer with that guid's key).
+ *
+ * @param node the node
+ * @param peer the player's guid; 0 if only the address is known
+ * @param address the player's address; NULL if only the guid is known
+ * @param request receives the request's id; may be NULL
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_SELF, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_CONNECTED at both ends (request 0 at the other), or LANLINE_EVENT_CONNECTION_FAILED.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_peer_connect(lanline_node node,
+                             lanline_guid peer,
+                             const struct lanline_address *address,
+                             lanline_request *request);
+
+/**
+ * Closes the connection to a player. Messages sent before are handed over as far as the connection takes them
+ * at once.
+ *
+ * @param node the node
+ * @param peer the player's guid
+ * @param user_code a number of the game's own; the other side finds it in `count`
+ * @param text why, for the other side; UTF-8, at most 256 bytes; may be NULL if text_len is 0
+ * @param text_len bytes at text
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_NOT_CONNECTED, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_DISCONNECTED at both ends.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_peer_disconnect(lanline_node node,
+                                lanline_guid peer,
+                                uint32_t user_code,
+                                const char *text,
+                                uint32_t text_len);
+
+/**
+ * Sends a message to a connected player, or to all of them. The data is copied; messages of a moment travel
+ * together, so many small sends are fine. Reliable messages to all are taken for all or for nobody; unreliable
+ * ones are skipped for players whose queue is full.
+ *
+ * @param node the node
+ * @param peer the player's guid, or LANLINE_ALL_PEERS
+ * @param channel 0 to 63; order and sequence are kept within a channel
+ * @param mode LANLINE_SEND_…
+ * @param data the message; may be NULL if len is 0
+ * @param len bytes at data: at most 1 MiB (1048576) reliable, 64 KiB (65536) unreliable
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_TOO_LARGE; LANLINE_NOT_CONNECTED;
+ *         LANLINE_QUEUE_FULL (the network is slower than the game: try again after the next poll)
+ *
+ * Events: LANLINE_EVENT_MESSAGE at the receiver.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_send(lanline_node node,
+                     lanline_guid peer,
+                     uint8_t channel,
+                     uint8_t mode,
+                     const void *data,
+                     uint32_t len);
+
+/**
+ * Gives up a request: its event comes with code LANLINE_CANCELLED (unless it was just ending by itself).
+ *
+ * @param node the node
+ * @param request what an earlier call gave out
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT (0), LANLINE_NOT_FOUND (it has ended, or never was),
+ *         LANLINE_QUEUE_FULL
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_cancel(lanline_node node,
+                       lanline_request request);
+
+/**
+ * Figures of the connection to a player.
+ *
+ * @param node the node
+ * @param peer the player's guid
+ * @param out receives them; its struct_size must be set
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_WRONG_SIZE, LANLINE_NOT_CONNECTED
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_peer_stats_get(lanline_node node,
+                               lanline_guid peer,
+                               struct lanline_peer_stats *out);
+
+/**
+ * Figures of the node.
+ *
+ * @param node the node
+ * @param out receives them; its struct_size must be set
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_WRONG_SIZE
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_node_stats_get(lanline_node node, struct lanline_node_stats *out);
+
+/**
+ * Host (or whoever is to become it): invites a connected player into the session. The player is told the
+ * members, connects to all of them, and reports; the game then answers with lanline_join_respond.
+ *
+ * @param node the node
+ * @param peer the connected player
+ * @param data sent along, at most 64 KiB; may be NULL if len is 0
+ * @param len bytes at data
+ * @param request receives the request's id; may be NULL
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_SELF, LANLINE_NOT_CONNECTED,
+ *         LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_VERIFIED_JOIN_CAPABLE or LANLINE_EVENT_VERIFIED_JOIN_FAILED; at the player
+ * LANLINE_EVENT_VERIFIED_JOIN_START, then …_ACCEPTED, …_REJECTED or …_FAILED.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_join_start(lanline_node node,
+                           lanline_guid peer,
+                           const void *data,
+                           uint32_t len,
+                           lanline_request *request);
+
+/**
+ * Joiner: the members that the running join to a host has to reach, and how far that is.
+ *
+ * @param node the node
+ * @param host who sent LANLINE_EVENT_VERIFIED_JOIN_START
+ * @param out room for `capacity` members; may be NULL if capacity is 0
+ * @param stride bytes from one to the next: sizeof(lanline_join_member)
+ * @param capacity most members to write
+ * @return how many there are in all; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_NOT_FOUND (no such join)
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_join_members(lanline_node node,
+                             lanline_guid host,
+                             struct lanline_join_member *out,
+                             uint32_t stride,
+                             uint32_t capacity);
+
+/**
+ * Joiner: sets the data that goes to the host once all members are reached (replacing what was set before).
+ *
+ * @param node the node
+ * @param host who sent LANLINE_EVENT_VERIFIED_JOIN_START
+ * @param data at most 64 KiB; may be NULL if len is 0
+ * @param len bytes at data
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_NOT_FOUND (no such join), LANLINE_QUEUE_FULL
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_join_data(lanline_node node,
+                          lanline_guid host,
+                          const void *data,
+                          uint32_t len);
+
+/**
+ * Host: lets a player in that LANLINE_EVENT_VERIFIED_JOIN_CAPABLE named, or turns it down.
+ *
+ * @param node the node
+ * @param peer the player
+ * @param accept 1: in; 0: not
+ * @param data sent along, at most 64 KiB; may be NULL if len is 0
+ * @param len bytes at data
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_NOT_FOUND (no such join waits),
+ *         LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_MEMBER_JOINED at everybody, LANLINE_EVENT_VERIFIED_JOIN_ACCEPTED or …_REJECTED at the player.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_join_respond(lanline_node node,
+                             lanline_guid peer,
+                             uint8_t accept,
+                             const void *data,
+                             uint32_t len);
+
+/**
+ * Starts the session's host order afresh, so that time spent in menus does not count: call it at the same
+ * moment of the game on all nodes.
+ *
+ * @param node the node
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_NEW_HOST if another player hosts now.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_mesh_reset_host_calculation(lanline_node node);
+
+/**
+ * The session's host.
+ *
+ * @param node the node
+ * @param out receives its guid: the node's own if it hosts or is alone; 0 if it is not known for the moment
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_mesh_host(lanline_node node, lanline_guid *out);
+
+/**
+ * The members of the session in the order in which they host, this node included.
+ *
+ * @param node the node
+ * @param out room for `capacity` guids; may be NULL if capacity is 0
+ * @param capacity most guids to write
+ * @return how many there are in all; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_mesh_order(lanline_node node, lanline_guid *out, uint32_t capacity);
+
+/**
+ * The other members of the session, with how they are reached.
+ *
+ * @param node the node
+ * @param out room for `capacity` participants; may be NULL if capacity is 0
+ * @param stride bytes from one to the next: sizeof(lanline_participant)
+ * @param capacity most participants to write
+ * @return how many there are in all; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_mesh_participants(lanline_node node,
+                                  struct lanline_participant *out,
+                                  uint32_t stride,
+                                  uint32_t capacity);
+
+/**
+ * Leaves the session; everybody is told at once. Connections stay. Nothing happens if the node is alone.
+ *
+ * @param node the node
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_MEMBER_LEFT at the others.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_mesh_leave(lanline_node node);
+
+/**
+ * Host: removes a member from the session and ends the connection to it.
+ *
+ * @param node the node, which must be the host
+ * @param peer the member
+ * @param text why, for everybody; UTF-8, at most 256 bytes; may be NULL if text_len is 0
+ * @param text_len bytes at text
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_WRONG_STATE (not the host), LANLINE_SELF,
+ *         LANLINE_NOT_FOUND (no such member), LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_MEMBER_LEFT with code LANLINE_KICKED at everybody.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_mesh_kick(lanline_node node,
+                          lanline_guid peer,
+                          const char *text,
+                          uint32_t text_len);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+/* The layout is part of the contract: a compiler that lays structs out differently must not get any further. */
+#if defined(__cplusplus) && __cplusplus >= 201103L
+#  define LANLINE_ASSERT_LAYOUT(condition, text) static_assert(condition, text)
+#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#  define LANLINE_ASSERT_LAYOUT(condition, text) _Static_assert(condition, text)
+#endif
+#ifdef LANLINE_ASSERT_LAYOUT
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_event) == 128, "lanline_event");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, type) == 0, "lanline_event.type");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, request) == 4, "lanline_event.request");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, time_us) == 8, "lanline_event.time_us");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, peer) == 16, "lanline_event.peer");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, peer2) == 24, "lanline_event.peer2");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, code) == 32, "lanline_event.code");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, flags) == 36, "lanline_event.flags");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, channel) == 40, "lanline_event.channel");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, mode) == 41, "lanline_event.mode");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, path) == 42, "lanline_event.path");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, path_from) == 43, "lanline_event.path_from");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, count) == 44, "lanline_event.count");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, address) == 48, "lanline_event.address");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, data) == 72, "lanline_event.data");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, data_len) == 80, "lanline_event.data_len");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, text_len) == 84, "lanline_event.text_len");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, text) == 88, "lanline_event.text");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, reserved) == 96, "lanline_event.reserved");
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_address) == 24, "lanline_address");
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_node_options) == 104, "lanline_node_options");
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_peer_stats) == 128, "lanline_peer_stats");
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_node_stats) == 64, "lanline_node_stats");
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_participant) == 24, "lanline_participant");
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_join_member) == 128, "lanline_join_member");
+#undef LANLINE_ASSERT_LAYOUT
+#endif
+
+#endif /* LANLINE_H */

@@ -1,0 +1,34 @@
+/* The layout is part of the contract: a compiler that lays structs out differently must not get any further. */
+#if defined(__cplusplus) && __cplusplus >= 201103L
+#  define LANLINE_ASSERT_LAYOUT(condition, text) static_assert(condition, text)
+#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#  define LANLINE_ASSERT_LAYOUT(condition, text) _Static_assert(condition, text)
+#endif
+#ifdef LANLINE_ASSERT_LAYOUT
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_event) == 128, "lanline_event");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, type) == 0, "lanline_event.type");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, request) == 4, "lanline_event.request");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, time_us) == 8, "lanline_event.time_us");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, peer) == 16, "lanline_event.peer");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, peer2) == 24, "lanline_event.peer2");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, code) == 32, "lanline_event.code");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, flags) == 36, "lanline_event.flags");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, channel) == 40, "lanline_event.channel");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, mode) == 41, "lanline_event.mode");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, path) == 42, "lanline_event.path");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, path_from) == 43, "lanline_event.path_from");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, count) == 44, "lanline_event.count");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, address) == 48, "lanline_event.address");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, data) == 72, "lanline_event.data");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, data_len) == 80, "lanline_event.data_len");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, text_len) == 84, "lanline_event.text_len");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, text) == 88, "lanline_event.text");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_event, reserved) == 96, "lanline_event.reserved");
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_address) == 24, "lanline_address");
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_node_options) == 104, "lanline_node_options");
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_peer_stats) == 128, "lanline_peer_stats");
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_node_stats) == 64, "lanline_node_stats");
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_participant) == 24, "lanline_participant");
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_join_member) == 128, "lanline_join_member");
+#undef LANLINE_ASSERT_LAYOUT
+#endif
