@@ -111,8 +111,10 @@ soak: build
 
 # ---- installing ----
 
+empty :=
+space := $(empty) $(empty)
 # Variables that the templates in packaging/ name.
-FILL = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' -e 's|@SONAME@|$(SONAME)|g' -e 's|@STATIC_LIBRARIES@|$(STATIC_LIBRARIES)|g'
+FILL = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' -e 's|@SONAME@|$(SONAME)|g' -e 's|@STATIC_LIBRARIES@|$(STATIC_LIBRARIES)|g' -e 's|@STATIC_LIBRARY_LIST@|$(subst $(space),;,$(STATIC_LIBRARIES))|g'
 ROOT = $(DESTDIR)$(PREFIX)
 
 install: build

@@ -26,6 +26,12 @@ static void check(int32_t result, const char *what)
     exit(1);
 }
 
+/* Events that have no text have NULL. */
+static const char *text_of(const lanline_event *event)
+{
+    return event->text_len ? (const char *)event->text : "";
+}
+
 static void say_to_all(const char *words)
 {
     char line[300];
@@ -53,7 +59,7 @@ static void handle(const lanline_event *event)
         printf("at the server; join me as %llu\n", (unsigned long long)my_id);
         break;
     case LANLINE_EVENT_SERVER_FAILED:
-        printf("no server: %s\n", (const char *)event->text);
+        printf("no server: %s\n", text_of(event));
         running = 0;
         break;
     case LANLINE_EVENT_CONNECTED:
@@ -68,7 +74,7 @@ static void handle(const lanline_event *event)
         check(lanline_join_respond(node, event->peer, 1, "welcome", 7), "accept");
         break;
     case LANLINE_EVENT_VERIFIED_JOIN_FAILED:
-        printf("%llu could not join: %s\n", peer, (const char *)event->text);
+        printf("%llu could not join: %s\n", peer, text_of(event));
         break;
     case LANLINE_EVENT_MEMBER_JOINED:
         printf("%llu is in the session\n", peer);
@@ -84,7 +90,7 @@ static void handle(const lanline_event *event)
         printf("%.*s\n", (int)event->data_len, (const char *)event->data);
         break;
     case LANLINE_EVENT_FATAL:
-        printf("the library failed: %s\n", (const char *)event->text);
+        printf("the library failed: %s\n", text_of(event));
         running = 0;
         break;
     default:

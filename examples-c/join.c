@@ -27,6 +27,12 @@ static void check(int32_t result, const char *what)
     exit(1);
 }
 
+/* Events that have no text have NULL. */
+static const char *text_of(const lanline_event *event)
+{
+    return event->text_len ? (const char *)event->text : "";
+}
+
 static void say_to_all(const char *words)
 {
     char line[300];
@@ -37,7 +43,7 @@ static void say_to_all(const char *words)
 
 static void give_up(const char *what, const lanline_event *event)
 {
-    printf("%s: %s: %s\n", what, lanline_result_name(event->code), (const char *)event->text);
+    printf("%s: %s: %s\n", what, lanline_result_name(event->code), text_of(event));
     running = 0;
 }
 

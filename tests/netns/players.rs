@@ -285,7 +285,7 @@ fn server_program() -> PathBuf {
     program("LANLINE_SERVER", "release/lanline")
 }
 
-/// Why these tests cannot run here, if they cannot.
+/// Why networks of namespaces cannot be made here, if they cannot.
 pub fn obstacle() -> Option<String> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let root = status
