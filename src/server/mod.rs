@@ -1,11 +1,67 @@
 //! The server's engine: registration, introductions, STUN, limits. No IO.
+//!
+//! In: datagrams of the server's sockets, time. Out: transmits; the next deadline; [`ServerCounters`].
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`addresses`] | real addresses and the synthetic ones that QUIC knows |
+//! | [`sessions`] | a node's session with the server: its first message, access key, what it asks for |
+//! | [`registry`] | who is registered, by app and guid |
+//! | [`introductions`] | attempts that run, until both sides have said how they ended |
+//! | [`candidates`] | which of a node's addresses another node is told |
+//! | [`reflector`] | STUN |
+//! | [`limits`] | how much one key, address and network may ask; all numbers |
+//! | [`scope`] | what kind of network an address belongs to |
+//!
+//! Datagrams are told apart in the order of [`classify`](crate::wire::classify). On the second port only STUN is answered.
+//!
+//! **A node whose address changes** (its NAT forgot the mapping, or it moved to another network) goes on under the same
+//! connection id from an unknown address. Its packets are handed to QUIC under a fresh synthetic address, and QUIC's own
+//! connection migration decides: only packets that it could authenticate move a connection, and it validates the new
+//! path before it sends more than a little there (RFC 9000, section 9). Nothing in this engine follows an address that
+//! is not proven.
+
+pub mod addresses;
+pub mod candidates;
+pub mod introductions;
+pub mod limits;
+pub mod reflector;
+pub mod registry;
+pub mod scope;
+mod sessions;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::codes::Code;
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
 use crate::transport::identity::Identity;
+use crate::transport::{LinkKind, SyntheticAddress, Transport, TransportConfig};
+use crate::wire::classify::{Context, Kind, classify};
+use addresses::AddressTable;
+use introductions::Introductions;
+use limits::NodeLimits;
+use reflector::{Outcome, Reflector};
+use registry::Registry;
+use sessions::Sessions;
+
+/// Silence after which a node is forgotten. Nodes keep their NAT's mapping alive several times in that time; most ask
+/// for less themselves (the smaller of both sides counts).
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Nodes keep their connection alive, not the server: thousands of timers less. This is for one that does not.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Connections beyond the registered nodes: handshakes, and nodes that have not introduced themselves yet. All players of
+/// a large server come back within seconds of its restart.
+const MAX_UNREGISTERED: usize = 16_384;
+
+/// Smallest datagram that can open a QUIC connection (RFC 9000, section 14.1).
+const MIN_INITIAL: usize = 1_200;
 
 /// What a server socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,37 +110,173 @@ pub struct ServerCounters {
     pub stun_limited: u64,
     /// Datagrams that were nothing we know.
     pub dropped: u64,
+    /// Registrations refused, for whatever reason.
+    pub registrations_refused: u64,
 }
 
 /// A server.
-pub struct Server {}
+pub struct Server {
+    sockets: Vec<ServerSocket>,
+    access_key: String,
+    random: StdRng,
+    transport: Transport,
+    addresses: AddressTable,
+    sessions: Sessions,
+    registry: Registry,
+    introductions: Introductions,
+    reflector: Reflector,
+    registration_limits: NodeLimits,
+    open_nat_limits: NodeLimits,
+    counters: ServerCounters,
+    /// Reused for every control message that is sent.
+    encoded: Vec<u8>,
+    shutting_down: bool,
+}
 
-#[allow(unused_variables, missing_docs)]
 impl Server {
-    pub fn new(now: Instant, config: ServerConfig) -> Self {
-        unimplemented!()
+    /// A server without nodes.
+    pub fn new(_now: Instant, config: ServerConfig) -> Self {
+        let mut random = StdRng::from_seed(config.seed);
+        let mut transport_seed = [0; 32];
+        random.fill_bytes(&mut transport_seed);
+        let transport = Transport::new(TransportConfig {
+            identity: config.identity,
+            seed: transport_seed,
+            crypto: config.crypto,
+            accepts: Some(LinkKind::Server),
+            lost_peer_timeout: IDLE_TIMEOUT,
+            keep_alive: KEEP_ALIVE,
+            max_links: config.max_nodes.saturating_add(MAX_UNREGISTERED),
+        });
+        Self {
+            reflector: Reflector::new(config.sockets.clone()),
+            sockets: config.sockets,
+            access_key: config.access_key,
+            random,
+            transport,
+            addresses: AddressTable::default(),
+            sessions: Sessions::default(),
+            registry: Registry::new(config.max_nodes),
+            introductions: Introductions::default(),
+            registration_limits: NodeLimits::registrations(),
+            open_nat_limits: NodeLimits::open_nat(),
+            counters: ServerCounters::default(),
+            encoded: Vec::new(),
+            shutting_down: false,
+        }
     }
+
+    /// Figures since the start.
     pub fn counters(&self) -> ServerCounters {
-        unimplemented!()
+        let transport = self.transport.counters();
+        ServerCounters {
+            nodes: self.registry.len() as u64,
+            dropped: self.counters.dropped + transport.unknown_connection + transport.malformed,
+            ..self.counters
+        }
     }
-    /// Closes every session (code CLOSED); drain transmits afterwards.
+
+    /// Closes every session (code CLOSED) and takes no new ones; drain transmits afterwards.
     pub fn shut_down(&mut self, now: Instant) {
-        unimplemented!()
+        self.shutting_down = true;
+        self.close_all(now, Code::Closed, "the server is shutting down");
+        self.handle_links(now);
+    }
+
+    /// The synthetic address for a QUIC packet, a fresh one if the packet may be of a connection that is new here.
+    fn synthetic_address(&mut self, now: Instant, datagram: &Datagram, kind: Kind) -> Option<SyntheticAddress> {
+        if let Some(known) = self.addresses.heard(now, datagram.socket, datagram.source) {
+            return Some(known);
+        }
+        // From an unknown address a connection can only be opened, by a full-sized Initial, or go on with an id that is
+        // known here (which `classify` has checked).
+        if kind == Kind::QuicLong && datagram.contents.len() < MIN_INITIAL {
+            return None;
+        }
+        let fresh = self.transport.new_address();
+        self.addresses
+            .insert(now, (datagram.socket, datagram.source), datagram.destination_ip, fresh);
+        Some(fresh)
+    }
+
+    fn handle_quic(&mut self, now: Instant, datagram: Datagram, kind: Kind) {
+        let main = self
+            .sockets
+            .iter()
+            .any(|socket| socket.name == datagram.socket && socket.main);
+        let address = if main {
+            self.synthetic_address(now, &datagram, kind)
+        } else {
+            None
+        };
+        match address {
+            Some(address) => self
+                .transport
+                .handle_datagram(now, address, datagram.ecn, datagram.contents),
+            None => self.counters.dropped += 1,
+        }
     }
 }
 
-#[allow(unused_variables)]
 impl Engine for Server {
     fn handle_datagram(&mut self, now: Instant, datagram: Datagram) {
-        unimplemented!()
+        let context = Context {
+            source_is_gate_peer: false,
+            gate_role_active: false,
+            knows_connection_id: |_: &[u8]| self.transport.knows_connection_id(&datagram.contents),
+        };
+        match classify(&datagram.contents, context) {
+            Kind::Stun => match self.reflector.handle(now, &datagram) {
+                Outcome::Answered => self.counters.stun_answers += 1,
+                Outcome::Limited => self.counters.stun_limited += 1,
+                Outcome::Invalid => self.counters.dropped += 1,
+            },
+            kind @ (Kind::QuicLong | Kind::QuicShort) => {
+                self.handle_quic(now, datagram, kind);
+                self.handle_links(now);
+            }
+            Kind::OwnFrame(_) | Kind::Gate | Kind::GateRaw | Kind::Unknown => self.counters.dropped += 1,
+        }
     }
+
     fn handle_timeout(&mut self, now: Instant) {
-        unimplemented!()
+        self.transport.handle_timeout(now);
+        self.addresses.handle_timeout(now);
+        self.introductions.handle_timeout(now);
+        self.close_silent(now);
+        self.handle_links(now);
     }
+
     fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
-        unimplemented!()
+        if let Some(transmit) = self.reflector.poll_transmit(buffer) {
+            return Some(transmit);
+        }
+        loop {
+            let (address, ecn, segment_size) = self.transport.poll_transmit(now, buffer)?;
+            // An address that was forgotten: a handshake that strangers pushed out of the table.
+            let Some((socket, destination)) = self.addresses.real(address) else {
+                buffer.clear();
+                continue;
+            };
+            let size = buffer.len();
+            return Some(Transmit {
+                socket,
+                destination,
+                ecn,
+                size,
+                segment_size,
+                time_to_live: None,
+            });
+        }
     }
+
     fn poll_timeout(&mut self) -> Option<Instant> {
-        unimplemented!()
+        let deadlines = [
+            self.transport.poll_timeout(),
+            self.addresses.poll_timeout(),
+            self.introductions.poll_timeout(),
+            self.sessions.poll_timeout(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 }

@@ -4,6 +4,9 @@ pub mod failure;
 pub mod node;
 pub mod options;
 pub mod record;
+#[cfg(feature = "program")]
+pub mod server;
+pub mod udp;
 
 use std::time::Duration;
 

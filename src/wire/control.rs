@@ -1,10 +1,35 @@
 //! Messages between a node and its server, over one ordered QUIC stream each way.
+//!
+//! A message is a u8 type and its fields in this order (fields: [`Reader`]; records grow at their end):
+//!
+//! | node → server | | fields |
+//! |---|---|---|
+//! | 1 | Hello | u16 protocol, text app (1–64 bytes), 32 bytes access proof, u64 incarnation, u8 consent, 16 bytes session tag, u8 relay policy, candidates, facts |
+//! | 2 | Update | u8 consent, 16 bytes session tag, candidates, facts |
+//! | 3 | OpenNat | u32 request, guid target, byte string first flight (≤ 1400) |
+//! | 4 | IntroductionReceived | u64 introduction, boolean accepted |
+//! | 5 | PunchEnded | u64 introduction, u8 path |
+//! | 6 | CancelOpenNat | u32 request |
+//!
+//! | server → node | | fields |
+//! |---|---|---|
+//! | 1 | Welcome | address observed, text version, list (≤ 8) of addresses stun, u32 idle timeout in ms |
+//! | 2 | Introduction | record: [`super::introduction`] |
+//! | 3 | OpenNatFailed | u32 request, guid target, i32 code, text |
+//! | 4 | IntroductionEnded | u64 introduction, i32 code |
+//!
+//! Consent: 0 app, 1 session, 2 nobody. Relay policy: 0 fallback, 1 never, 2 only. Candidates and facts as in
+//! [`super::introduction`]. Type and protocol of Hello stay where they are in every version ([`super::peek_protocol`]).
+//!
+//! [`Reader`]: super::Reader
 
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use super::codec::{enum_codec, message_codec, struct_codec};
 use super::introduction::{Candidate, Introduction, NatFacts};
+use super::{DecodeError, MAX_APP_ID, Reader, Writer};
 use crate::transport::identity::Guid;
 
 /// Who a node lets itself be introduced to.
@@ -139,4 +164,82 @@ pub enum FromServer {
         /// Why.
         code: i32,
     },
+}
+
+/// Most further STUN addresses of a server: a second port and a second address of both families, and room for growth.
+pub const MAX_STUN_ADDRESSES: usize = 8;
+
+enum_codec!(consent: Consent { 0 App, 1 Session, 2 Nobody });
+enum_codec!(relay_policy: RelayPolicy { 0 Fallback, 1 Never, 2 Only });
+
+struct_codec!(Hello {
+    protocol: u16,
+    app: app_id,
+    access_proof: array,
+    incarnation: u64,
+    consent: consent,
+    session_tag: array,
+    relay_policy: relay_policy,
+    candidates: candidates,
+    facts: facts,
+});
+
+message_codec!(ToServer {
+    1 Hello(hello);
+    2 Update { consent: consent, session_tag: array, candidates: candidates, facts: facts };
+    3 OpenNat { request: u32, target: guid, first_flight: first_flight };
+    4 IntroductionReceived { introduction: u64, accepted: boolean };
+    5 PunchEnded { introduction: u64, path: u8 };
+    6 CancelOpenNat { request: u32 };
+});
+
+message_codec!(FromServer {
+    1 Welcome { observed: address, version: text, stun: stun_addresses, idle_timeout_ms: u32 };
+    2 Introduction(introduction);
+    3 OpenNatFailed { request: u32, target: guid, code: i32, text: text };
+    4 IntroductionEnded { introduction: u64, code: i32 };
+});
+
+impl Writer<'_> {
+    pub(super) fn app_id(&mut self, app: &str) {
+        debug_assert!(
+            (1..=MAX_APP_ID).contains(&app.len()),
+            "an app id of {} bytes",
+            app.len()
+        );
+        self.text_of(app, MAX_APP_ID);
+    }
+
+    fn hello(&mut self, hello: &Hello) {
+        hello.write_fields(self);
+    }
+
+    fn stun_addresses(&mut self, addresses: &[SocketAddr]) {
+        self.list(addresses, MAX_STUN_ADDRESSES, |writer, address| writer.address(address));
+    }
+
+    fn introduction(&mut self, introduction: &Introduction) {
+        self.record(|writer| introduction.write_fields(writer));
+    }
+}
+
+impl Reader<'_> {
+    pub(super) fn app_id(&mut self) -> Result<String, DecodeError> {
+        match self.text_of(MAX_APP_ID, "app id")? {
+            app if app.is_empty() => Err(DecodeError::Invalid("app id")),
+            app => Ok(app),
+        }
+    }
+
+    fn hello(&mut self) -> Result<Hello, DecodeError> {
+        Hello::read_fields(self)
+    }
+
+    fn stun_addresses(&mut self) -> Result<Vec<SocketAddr>, DecodeError> {
+        self.list(MAX_STUN_ADDRESSES, "STUN addresses", Reader::address)
+    }
+
+    fn introduction(&mut self) -> Result<Introduction, DecodeError> {
+        self.record(Introduction::read_fields)
+    }
 }

@@ -1,9 +1,34 @@
 //! What a server tells two nodes about each other so that they can open a path.
+//!
+//! | Introduction | |
+//! |---|---|
+//! | u64 | id |
+//! | u32 | request |
+//! | 32 bytes | the other's key |
+//! | 32 bytes | secret |
+//! | u32 | validity in ms |
+//! | candidates | list (≤ 16) of records: u8 kind (1 local, 2 observed, 3 mapped, 4 manual), address. Kinds that a reader does not know are left out |
+//! | optional address | own address as the server saw it |
+//! | facts | record, see below |
+//! | permit | record: u16 ports that may be probed, u16 sockets |
+//! | relays | list (≤ 4) of records: address, 32 bytes key, byte string ticket (≤ 128), u32 validity in ms |
+//! | byte string (≤ 1400) | first flight |
+//!
+//! | facts | |
+//! |---|---|
+//! | u8 known | bit 0 mapping varies by address, 1 by port, 2 filters by address, 3 by port, 4 preserves the port, 5 hairpin, 6 port step, 7 port block |
+//! | u8 values | the same bits; 0 where not known. Bits 6 and 7 are 0 |
+//! | i16 | port step; 0 if not known |
+//! | u16, u16 | first and last port of the block, first ≤ last; 0 if not known |
+//!
+//! Addresses are not judged here: whoever is about to send to one checks that it may (never multicast, link-local, port 0 …).
 
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use super::codec::{enum_codec, struct_codec};
+use super::{DecodeError, MAX_CANDIDATES, Reader, Writer};
 use crate::transport::identity::{Guid, PublicKey};
 
 /// Where a candidate address comes from.
@@ -110,5 +135,176 @@ impl Introduction {
     /// The other node's guid.
     pub fn peer_guid(&self) -> Guid {
         self.peer.guid()
+    }
+
+    /// Appends the fields.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        self.write_fields(&mut Writer::new(out));
+    }
+
+    /// Reads the fields; bytes behind them are ignored.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::read_fields(&mut Reader::new(bytes))
+    }
+}
+
+struct_codec!(Introduction {
+    id: u64,
+    request: u32,
+    peer: key,
+    secret: array,
+    valid_ms: u32,
+    candidates: candidates,
+    own_observed: optional_address,
+    facts: facts,
+    permit: permit,
+    relays: relays,
+    first_flight: first_flight,
+});
+
+struct_codec!(Candidate {
+    kind: candidate_kind,
+    address: address
+});
+struct_codec!(BirthdayPermit {
+    probe_ports: u16,
+    sockets: u16
+});
+struct_codec!(RelayOffer {
+    address: address,
+    key: key,
+    ticket: ticket,
+    valid_ms: u32
+});
+
+enum_codec!(candidate_kind_number: CandidateKind { 1 Local, 2 Observed, 3 Mapped, 4 Manual });
+
+/// Bits of the two bytes in front of the facts.
+mod fact {
+    pub const MAPPING_VARIES_BY_ADDRESS: u8 = 1;
+    pub const MAPPING_VARIES_BY_PORT: u8 = 1 << 1;
+    pub const FILTERS_BY_ADDRESS: u8 = 1 << 2;
+    pub const FILTERS_BY_PORT: u8 = 1 << 3;
+    pub const PRESERVES_PORT: u8 = 1 << 4;
+    pub const HAIRPIN: u8 = 1 << 5;
+    pub const PORT_STEP: u8 = 1 << 6;
+    pub const PORT_BLOCK: u8 = 1 << 7;
+}
+
+impl NatFacts {
+    fn write_fields(&self, writer: &mut Writer<'_>) {
+        // A block whose ends are swapped says nothing; a reader would refuse it.
+        let block = self.port_block.filter(|(first, last)| first <= last);
+        let booleans = [
+            (fact::MAPPING_VARIES_BY_ADDRESS, self.mapping_varies_by_address),
+            (fact::MAPPING_VARIES_BY_PORT, self.mapping_varies_by_port),
+            (fact::FILTERS_BY_ADDRESS, self.filters_by_address),
+            (fact::FILTERS_BY_PORT, self.filters_by_port),
+            (fact::PRESERVES_PORT, self.preserves_port),
+            (fact::HAIRPIN, self.hairpin),
+        ];
+        let (mut known, mut values) = (0, 0);
+        for (bit, value) in booleans {
+            known |= if value.is_some() { bit } else { 0 };
+            values |= if value == Some(true) { bit } else { 0 };
+        }
+        known |= if self.port_step.is_some() { fact::PORT_STEP } else { 0 };
+        known |= if block.is_some() { fact::PORT_BLOCK } else { 0 };
+        let (first, last) = block.unwrap_or_default();
+        writer.u8(&known);
+        writer.u8(&values);
+        writer.i16(&self.port_step.unwrap_or_default());
+        writer.u16(&first);
+        writer.u16(&last);
+    }
+
+    fn read_fields(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (known, values) = (reader.u8()?, reader.u8()?);
+        let (port_step, first, last) = (reader.i16()?, reader.u16()?, reader.u16()?);
+        if known & fact::PORT_BLOCK != 0 && first > last {
+            return Err(DecodeError::Invalid("port block"));
+        }
+        let boolean = |bit| (known & bit != 0).then_some(values & bit != 0);
+        Ok(Self {
+            mapping_varies_by_address: boolean(fact::MAPPING_VARIES_BY_ADDRESS),
+            mapping_varies_by_port: boolean(fact::MAPPING_VARIES_BY_PORT),
+            filters_by_address: boolean(fact::FILTERS_BY_ADDRESS),
+            filters_by_port: boolean(fact::FILTERS_BY_PORT),
+            preserves_port: boolean(fact::PRESERVES_PORT),
+            hairpin: boolean(fact::HAIRPIN),
+            port_step: (known & fact::PORT_STEP != 0).then_some(port_step),
+            port_block: (known & fact::PORT_BLOCK != 0).then_some((first, last)),
+        })
+    }
+}
+
+impl Writer<'_> {
+    pub(super) fn candidates(&mut self, candidates: &[Candidate]) {
+        self.list(candidates, MAX_CANDIDATES, |writer, candidate| {
+            writer.record(|writer| candidate.write_fields(writer));
+        });
+    }
+
+    pub(super) fn facts(&mut self, facts: &NatFacts) {
+        self.record(|writer| facts.write_fields(writer));
+    }
+
+    pub(super) fn first_flight(&mut self, first_flight: &Bytes) {
+        self.byte_string(first_flight, MAX_FIRST_FLIGHT);
+    }
+
+    fn candidate_kind(&mut self, kind: &CandidateKind) {
+        self.candidate_kind_number(kind);
+    }
+
+    fn permit(&mut self, permit: &BirthdayPermit) {
+        self.record(|writer| permit.write_fields(writer));
+    }
+
+    fn relays(&mut self, relays: &[RelayOffer]) {
+        self.list(relays, MAX_RELAYS, |writer, relay| {
+            writer.record(|writer| relay.write_fields(writer))
+        });
+    }
+
+    fn ticket(&mut self, ticket: &Bytes) {
+        self.byte_string(ticket, MAX_TICKET);
+    }
+}
+
+impl Reader<'_> {
+    pub(super) fn candidates(&mut self) -> Result<Vec<Candidate>, DecodeError> {
+        self.list(MAX_CANDIDATES, "candidates", |reader| {
+            reader.record(Candidate::read_fields)
+        })
+    }
+
+    pub(super) fn facts(&mut self) -> Result<NatFacts, DecodeError> {
+        self.record(NatFacts::read_fields)
+    }
+
+    pub(super) fn first_flight(&mut self) -> Result<Bytes, DecodeError> {
+        self.owned_bytes(MAX_FIRST_FLIGHT, "first flight")
+    }
+
+    /// A kind that this version does not know is an unknown type: its candidate is left out of the list.
+    fn candidate_kind(&mut self) -> Result<CandidateKind, DecodeError> {
+        let number = self.rest().first().copied().unwrap_or_default();
+        self.candidate_kind_number().map_err(|error| match error {
+            DecodeError::Invalid(_) => DecodeError::UnknownType(number),
+            error => error,
+        })
+    }
+
+    fn permit(&mut self) -> Result<BirthdayPermit, DecodeError> {
+        self.record(BirthdayPermit::read_fields)
+    }
+
+    fn relays(&mut self) -> Result<Vec<RelayOffer>, DecodeError> {
+        self.list(MAX_RELAYS, "relays", |reader| reader.record(RelayOffer::read_fields))
+    }
+
+    fn ticket(&mut self) -> Result<Bytes, DecodeError> {
+        self.owned_bytes(MAX_TICKET, "ticket")
     }
 }

@@ -2,9 +2,35 @@
 //!
 //! A session is a list of members with an epoch, changed only by its host. Each member has a place; the lowest place
 //! hosts. Members tell the host whom they lost; the host decides for everybody.
+//!
+//! A message is a u8 type and its fields in this order (fields: [`Reader`]). It travels among the messages of
+//! [`super::peer`], whose numbers below 16 are taken.
+//!
+//! | type | | fields |
+//! |---|---|---|
+//! | 16 | JoinStart | session, u64 join, u64 epoch, u8 flags, u32 time limit in ms, members, list (≤ 64) of keys joining, data |
+//! | 17 | JoinCapable | u64 join, u64 epoch, list (≤ 64) of (guid, u8 state), data |
+//! | 18 | JoinAccepted | session, u64 join, u64 epoch, members, data |
+//! | 19 | JoinRejected | u64 join, data |
+//! | 20 | JoinFailed | u64 join, i32 code, optional guid, text |
+//! | 21 | JoinProof | u64 join, u8 step, byte string (≤ 128) |
+//! | 22 | Membership | session, u64 epoch, u8 change, optional guid subject, text, members |
+//! | 23 | Leave | session |
+//! | 24 | Unreachable | session, u64 epoch, list (≤ 64) of guids |
+//! | 25 | HostLost | session, u64 epoch, guid host, boolean lost |
+//! | 26 | Links | session, list (≤ 64) of (guid, u32 round trip in µs) |
+//! | 27 | Meet | session, u64 epoch, members |
+//!
+//! *session*: 16 bytes. *members*: list (≤ 64) of records: 32 bytes key, u64 place, u64 age in ms. *data*: byte string (≤ 64 KiB).
+//! States: 0 pending, 1 connecting, 2 connected, 3 failed. Changes: 1 joined, 2 left, 3 lost, 4 kicked, 5 host, 6 order, 7 merged.
+//! A value that is not in these tables makes the message invalid; a later version that needs another one sends another message.
+//!
+//! [`Reader`]: super::Reader
 
 use bytes::Bytes;
 
+use super::codec::{enum_codec, message_codec, struct_codec};
+use super::{DecodeError, MAX_MEMBERS, MAX_USER_DATA, Reader, Writer};
 use crate::transport::identity::{Guid, PublicKey};
 
 /// Names a session. Random; known to its members and those invited. Its first 16 hash bytes serve as session tag at the server.
@@ -194,4 +220,102 @@ pub enum MeshMessage {
         /// Everybody in the sender's half, by place.
         members: Vec<Member>,
     },
+}
+
+enum_codec!(member_state: MemberState { 0 Pending, 1 Connecting, 2 Connected, 3 Failed });
+enum_codec!(change_kind: ChangeKind { 1 Joined, 2 Left, 3 Lost, 4 Kicked, 5 Host, 6 Order, 7 Merged });
+
+struct_codec!(Member {
+    key: key,
+    place: u64,
+    age_ms: u64
+});
+
+message_codec!(MeshMessage {
+    16 JoinStart {
+        session: array, join: u64, epoch: u64, flags: u8, time_limit_ms: u32, members: members, joining: keys, data: user_data,
+    };
+    17 JoinCapable { join: u64, epoch: u64, results: results, data: user_data };
+    18 JoinAccepted { session: array, join: u64, epoch: u64, members: members, data: user_data };
+    19 JoinRejected { join: u64, data: user_data };
+    20 JoinFailed { join: u64, code: i32, member: optional_guid, text: text };
+    21 JoinProof { join: u64, step: u8, bytes: proof };
+    22 Membership {
+        session: array, epoch: u64, change: change_kind, subject: optional_guid, text: text, members: members,
+    };
+    23 Leave { session: array };
+    24 Unreachable { session: array, epoch: u64, members: guids };
+    25 HostLost { session: array, epoch: u64, host: guid, lost: boolean };
+    26 Links { session: array, links: links };
+    27 Meet { session: array, epoch: u64, members: members };
+});
+
+impl Writer<'_> {
+    fn members(&mut self, members: &[Member]) {
+        self.list(members, MAX_MEMBERS, |writer, member| {
+            writer.record(|writer| member.write_fields(writer))
+        });
+    }
+
+    fn keys(&mut self, keys: &[PublicKey]) {
+        self.list(keys, MAX_MEMBERS, |writer, key| writer.key(key));
+    }
+
+    fn guids(&mut self, guids: &[Guid]) {
+        self.list(guids, MAX_MEMBERS, |writer, guid| writer.guid(guid));
+    }
+
+    fn results(&mut self, results: &[(Guid, MemberState)]) {
+        self.list(results, MAX_MEMBERS, |writer, (guid, state)| {
+            writer.guid(guid);
+            writer.member_state(state);
+        });
+    }
+
+    fn links(&mut self, links: &[(Guid, u32)]) {
+        self.list(links, MAX_MEMBERS, |writer, (guid, round_trip)| {
+            writer.guid(guid);
+            writer.u32(round_trip);
+        });
+    }
+
+    fn user_data(&mut self, data: &Bytes) {
+        self.byte_string(data, MAX_USER_DATA);
+    }
+
+    fn proof(&mut self, proof: &Bytes) {
+        self.byte_string(proof, MAX_PROOF);
+    }
+}
+
+impl Reader<'_> {
+    fn members(&mut self) -> Result<Vec<Member>, DecodeError> {
+        self.list(MAX_MEMBERS, "members", |reader| reader.record(Member::read_fields))
+    }
+
+    fn keys(&mut self) -> Result<Vec<PublicKey>, DecodeError> {
+        self.list(MAX_MEMBERS, "keys", Reader::key)
+    }
+
+    fn guids(&mut self) -> Result<Vec<Guid>, DecodeError> {
+        self.list(MAX_MEMBERS, "guids", Reader::guid)
+    }
+
+    fn results(&mut self) -> Result<Vec<(Guid, MemberState)>, DecodeError> {
+        self.list(MAX_MEMBERS, "results", |reader| {
+            Ok((reader.guid()?, reader.member_state()?))
+        })
+    }
+
+    fn links(&mut self) -> Result<Vec<(Guid, u32)>, DecodeError> {
+        self.list(MAX_MEMBERS, "links", |reader| Ok((reader.guid()?, reader.u32()?)))
+    }
+
+    fn user_data(&mut self) -> Result<Bytes, DecodeError> {
+        self.owned_bytes(MAX_USER_DATA, "user data")
+    }
+
+    fn proof(&mut self) -> Result<Bytes, DecodeError> {
+        self.owned_bytes(MAX_PROOF, "proof")
+    }
 }

@@ -15,7 +15,9 @@ pub mod relay;
 pub mod stun;
 
 mod codec;
-pub use codec::{DecodeError, Reader, Writer};
+#[cfg(test)]
+mod tests;
+pub use codec::{DecodeError, Reader, Writer, unmapped};
 
 /// The version of everything Lanline speaks. Two sides talk if theirs are equal; additions at the end of messages and
 /// new message types (ignored by who does not know them) do not change it.
@@ -24,6 +26,16 @@ pub const PROTOCOL_VERSION: u16 = 1;
 pub const ALPN_PEER: &[u8] = b"lanline-peer/1";
 /// ALPN of QUIC connections to a server.
 pub const ALPN_SERVER: &[u8] = b"lanline-server/1";
+
+/// The protocol version of a greeting ([`control::ToServer::Hello`], [`peer::PeerControl::Hello`], [`peer::PeerControl::Welcome`])
+/// of whatever version: its bytes 1 and 2, which never move. Lets a receiver tell a side of another version (refused as
+/// incompatible) from a broken one. `None`: not a greeting.
+pub fn peek_protocol(message: &[u8]) -> Option<u16> {
+    match *message {
+        [1 | 2, high, low, ..] => Some(u16::from_be_bytes([high, low])),
+        _ => None,
+    }
+}
 
 /// Longest app id in bytes.
 pub const MAX_APP_ID: usize = 64;

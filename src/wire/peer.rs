@@ -1,7 +1,21 @@
 //! Messages between two players beside the game's own, over one ordered QUIC stream each way: the greeting, then the
 //! mesh's messages.
+//!
+//! A message is a u8 type and its fields in this order (fields: [`Reader`]):
+//!
+//! | type | | fields |
+//! |---|---|---|
+//! | 1 | Hello | u16 protocol, text app (1–64 bytes), u64 incarnation |
+//! | 2 | Welcome | the same |
+//! | 16 … 255 | | messages of [`super::mesh`], with their own type number |
+//!
+//! Type and protocol stay where they are in every version ([`super::peek_protocol`]).
+//!
+//! [`Reader`]: super::Reader
 
+use super::codec::struct_codec;
 use super::mesh::MeshMessage;
+use super::{DecodeError, MAX_CONTROL_MESSAGE, Reader, Writer};
 
 /// The first message of either side.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,4 +37,45 @@ pub enum PeerControl {
     Welcome(PeerHello),
     /// The mesh.
     Mesh(MeshMessage),
+}
+
+/// Type number of [`PeerControl::Hello`].
+const HELLO: u8 = 1;
+/// Type number of [`PeerControl::Welcome`].
+const WELCOME: u8 = 2;
+/// The first type number of the mesh; those below it are for the greeting and its like.
+const FIRST_MESH_TYPE: u8 = 16;
+
+struct_codec!(PeerHello {
+    protocol: u16,
+    app: app_id,
+    incarnation: u64
+});
+
+impl PeerControl {
+    /// Appends the message: its type number, then its fields.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let (number, hello) = match self {
+            Self::Hello(hello) => (HELLO, hello),
+            Self::Welcome(hello) => (WELCOME, hello),
+            Self::Mesh(message) => return message.encode(out),
+        };
+        let mut writer = Writer::new(out);
+        writer.u8(&number);
+        hello.write_fields(&mut writer);
+    }
+
+    /// Reads one message. Bytes behind what this version knows are ignored.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        if bytes.len() > MAX_CONTROL_MESSAGE {
+            return Err(DecodeError::TooLong("message"));
+        }
+        let mut reader = Reader::new(bytes);
+        match reader.u8()? {
+            HELLO => PeerHello::read_fields(&mut reader).map(Self::Hello),
+            WELCOME => PeerHello::read_fields(&mut reader).map(Self::Welcome),
+            FIRST_MESH_TYPE.. => MeshMessage::decode(bytes).map(Self::Mesh),
+            unknown => Err(DecodeError::UnknownType(unknown)),
+        }
+    }
 }

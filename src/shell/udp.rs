@@ -1,0 +1,368 @@
+//! One UDP socket of the shell: batched receiving (recvmmsg, GRO) and sending (GSO) through quinn-udp, on tokio.
+//!
+//! In: an address to bind; engines' [`Transmit`]s. Out: [`Datagram`]s, one each, already split from the kernel's
+//! coalesced batches. Errors that a network makes happen (port unreachable, no route, datagram too large for the link)
+//! are counted and ignored: they must never end a socket.
+//!
+//! ```text
+//! let mut socket = UdpSocket::bind(SocketName::Udp4, "0.0.0.0:0".parse()?, DEFAULT_BUFFER)?;
+//! let mut buffer = ReceiveBuffer::new();
+//! loop {
+//!     poll_fn(|context| socket.poll_readable(context)).await?;
+//!     socket.receive(&mut buffer, &mut datagrams);       // appends what is there, does not wait
+//!     …
+//!     socket.send(&transmit, &payload, None);             // does not wait
+//! }
+//! ```
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::Interest;
+
+use crate::engine::{Datagram, EcnCodepoint, SocketName, Transmit};
+
+/// Kernel buffer to ask for at a player's socket, each way: 50 ms of 100 Mbit/s and more, well above Linux' default of
+/// 208 KiB. The system grants less without an error.
+pub const DEFAULT_BUFFER: usize = 1 << 20;
+
+/// Kernel buffer to ask for at a server's socket, each way: 10,000 nodes that come back at once after a restart send a
+/// 1,200-byte Initial each, 12 MB with the kernel's overhead; a third of them may come within one turn of the loop.
+pub const SERVER_BUFFER: usize = 4 << 20;
+
+/// Bytes for one message of a batch: the kernel coalesces at most 64 KiB (GRO).
+const MESSAGE_BUFFER: usize = 1 << 16;
+
+/// Size of the blocks that received datagrams are copied to: one allocation for about a hundred small datagrams.
+const ARENA_BLOCK: usize = 1 << 16;
+
+/// Where datagrams are received. One serves any number of sockets of a thread. 2 MiB of address space, of which the
+/// system gives memory only to what was ever used.
+pub struct ReceiveBuffer {
+    scratch: Vec<u8>,
+    metas: [RecvMeta; BATCH_SIZE],
+    arena: BytesMut,
+}
+
+impl ReceiveBuffer {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self {
+            scratch: vec![0; MESSAGE_BUFFER * BATCH_SIZE],
+            metas: [RecvMeta::default(); BATCH_SIZE],
+            arena: BytesMut::new(),
+        }
+    }
+}
+
+impl Default for ReceiveBuffer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What became of a [`UdpSocket::send`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendOutcome {
+    /// The kernel took it (or failed on it in a way that is as good as loss; that is counted).
+    Done,
+    /// The socket's buffer is full. The first `sent` bytes of the payload are gone; wait for
+    /// [`UdpSocket::poll_writable`] and send the rest with the same [`Transmit`], or drop it.
+    Blocked {
+        /// Bytes of the payload that were sent (a multiple of the segment size).
+        sent: usize,
+    },
+}
+
+/// Figures of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UdpCounters {
+    /// Datagrams received.
+    pub received: u64,
+    /// Errors while receiving: ICMP messages that came back, mostly. Nothing is lost by them.
+    pub receive_errors: u64,
+    /// Payloads that the system refused to send (no route, too large, unreachable).
+    pub send_errors: u64,
+}
+
+/// A bound UDP socket. Belongs to the tokio runtime in which it was bound.
+pub struct UdpSocket {
+    io: tokio::net::UdpSocket,
+    state: UdpSocketState,
+    name: SocketName,
+    local: SocketAddr,
+    counters: UdpCounters,
+}
+
+impl UdpSocket {
+    /// Binds. IPv6 sockets are IPv6 only, so that an IPv4 socket can have the same port. Port 0: any free one.
+    ///
+    /// Must be called inside a tokio runtime with IO. Fails as the system does: address in use, not available, family
+    /// not supported.
+    pub fn bind(name: SocketName, address: SocketAddr, buffer: usize) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // Less than what was asked for is no reason not to run.
+        let _ = socket.set_recv_buffer_size(buffer);
+        let _ = socket.set_send_buffer_size(buffer);
+        socket.bind(&address.into())?;
+        socket.set_nonblocking(true)?;
+        let socket: std::net::UdpSocket = socket.into();
+        let local = socket.local_addr()?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let io = tokio::net::UdpSocket::from_std(socket)?;
+        Ok(Self {
+            io,
+            state,
+            name,
+            local,
+            counters: UdpCounters::default(),
+        })
+    }
+
+    /// The name that its datagrams carry.
+    pub fn name(&self) -> SocketName {
+        self.name
+    }
+
+    /// The address it is bound to; the port is never 0.
+    pub fn local_address(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Figures since it was bound.
+    pub fn counters(&self) -> UdpCounters {
+        self.counters
+    }
+
+    /// Ready when there may be something to receive. An error here means that the runtime is ending.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_recv_ready(context)
+    }
+
+    /// Ready when there may be room to send.
+    pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_send_ready(context)
+    }
+
+    /// Appends one batch of what has arrived to `datagrams`, without waiting. Returns how many datagrams that were;
+    /// 0: nothing more for now.
+    pub fn receive(&mut self, buffer: &mut ReceiveBuffer, datagrams: &mut Vec<Datagram>) -> usize {
+        let ReceiveBuffer { scratch, metas, arena } = buffer;
+        let messages = loop {
+            let mut chunks = scratch.chunks_exact_mut(MESSAGE_BUFFER).map(IoSliceMut::new);
+            let mut slices: [IoSliceMut<'_>; BATCH_SIZE] = std::array::from_fn(|_| {
+                // The scratch buffer holds exactly BATCH_SIZE chunks.
+                chunks.next().unwrap_or_else(|| IoSliceMut::new(&mut []))
+            });
+            match self.io.try_io(Interest::READABLE, || {
+                self.state.recv(UdpSockRef::from(&self.io), &mut slices, metas)
+            }) {
+                Ok(messages) => break messages,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
+                // An ICMP answer to something sent before (on Windows also connection reset). Each is reported once,
+                // so that this ends; a socket that is truly broken would report without end: give the loop a turn.
+                Err(_) => {
+                    self.counters.receive_errors += 1;
+                    if self.counters.receive_errors % 64 == 0 {
+                        return 0;
+                    }
+                }
+            }
+        };
+        let before = datagrams.len();
+        for (meta, chunk) in metas.iter().zip(scratch.chunks_exact(MESSAGE_BUFFER)).take(messages) {
+            let source = unmapped(meta.addr);
+            let ecn = meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
+            // A stride of 0 comes with an empty datagram: nobody needs those.
+            for contents in chunk[..meta.len.min(MESSAGE_BUFFER)].chunks(meta.stride.max(1)) {
+                if arena.capacity() < contents.len() {
+                    arena.reserve(ARENA_BLOCK);
+                }
+                arena.extend_from_slice(contents);
+                datagrams.push(Datagram {
+                    socket: self.name,
+                    source,
+                    destination_ip: meta.dst_ip.map(|ip| ip.to_canonical()),
+                    ecn,
+                    contents: arena.split(),
+                });
+            }
+        }
+        let count = datagrams.len() - before;
+        self.counters.received += count as u64;
+        // A batch of empty datagrams is still a batch: the caller shall ask again.
+        count.max(1)
+    }
+
+    /// Sends `payload` (the first `transmit.size` bytes of the engine's buffer, or what is left of them) without
+    /// waiting. `source_ip`: the local address to send from, where the socket is bound to all of them.
+    pub fn send(&mut self, transmit: &Transmit, payload: &[u8], source_ip: Option<IpAddr>) -> SendOutcome {
+        if let Some(hops) = transmit.time_to_live {
+            self.set_hops(u32::from(hops));
+            let outcome = self.send_segments(transmit, payload, source_ip);
+            self.set_hops(DEFAULT_HOPS);
+            return outcome;
+        }
+        self.send_segments(transmit, payload, source_ip)
+    }
+
+    fn send_segments(&mut self, transmit: &Transmit, payload: &[u8], source_ip: Option<IpAddr>) -> SendOutcome {
+        // What the kernel cannot cut by itself goes in pieces that it can.
+        let piece = match transmit.segment_size {
+            Some(segment) if segment > 0 => {
+                (segment * self.state.max_gso_segments()).min(MAX_GSO_BYTES / segment.min(MAX_GSO_BYTES) * segment)
+            }
+            _ => payload.len(),
+        };
+        let mut sent = 0;
+        while sent < payload.len() {
+            let end = payload.len().min(sent + piece.max(1));
+            let part = quinn_udp::Transmit {
+                destination: transmit.destination,
+                ecn: transmit
+                    .ecn
+                    .and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
+                contents: &payload[sent..end],
+                segment_size: transmit.segment_size,
+                src_ip: source_ip,
+            };
+            let attempt = || self.state.try_send(UdpSockRef::from(&self.io), &part);
+            // First without asking tokio, which does not know of a fresh socket's room; then through it, so that it
+            // learns that there is none.
+            let result = match attempt() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.io.try_io(Interest::WRITABLE, attempt),
+                result => result,
+            };
+            match result {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return SendOutcome::Blocked { sent },
+                Err(_) => self.counters.send_errors += 1,
+            }
+            sent = end;
+        }
+        SendOutcome::Done
+    }
+
+    fn set_hops(&self, hops: u32) {
+        let socket = SockRef::from(&self.io);
+        // A system that cannot sends a plain datagram instead.
+        let _ = if self.local.is_ipv4() {
+            socket.set_ttl_v4(hops)
+        } else {
+            socket.set_unicast_hops_v6(hops)
+        };
+    }
+}
+
+/// Time-to-live of ordinary datagrams: the default of Linux, macOS and the BSDs, and enough for any path.
+const DEFAULT_HOPS: u32 = 64;
+
+/// Most bytes that one GSO call may carry: a 16-bit IP length less the IPv6 and UDP headers.
+const MAX_GSO_BYTES: usize = 65_535 - 48;
+
+/// IPv4-mapped IPv6 addresses as the IPv4 addresses that they are.
+pub fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(ip) => SocketAddr::new(IpAddr::V4(ip), v6.port()),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap()
+    }
+
+    fn local(name: SocketName) -> UdpSocket {
+        UdpSocket::bind(name, "127.0.0.1:0".parse().unwrap(), DEFAULT_BUFFER).unwrap()
+    }
+
+    fn transmit(destination: SocketAddr, size: usize, segment_size: Option<usize>) -> Transmit {
+        Transmit {
+            socket: SocketName::Udp4,
+            destination,
+            ecn: None,
+            size,
+            segment_size,
+            time_to_live: None,
+        }
+    }
+
+    /// Receives until `count` datagrams are there.
+    async fn receive(socket: &mut UdpSocket, count: usize) -> Vec<Datagram> {
+        let (mut buffer, mut datagrams) = (ReceiveBuffer::new(), Vec::new());
+        while datagrams.len() < count {
+            poll_fn(|context| socket.poll_readable(context)).await.unwrap();
+            while socket.receive(&mut buffer, &mut datagrams) > 0 {}
+        }
+        datagrams
+    }
+
+    #[test]
+    fn segments_arrive_as_single_datagrams_in_order() {
+        runtime().block_on(async {
+            let (mut sender, mut receiver) = (local(SocketName::Udp4), local(SocketName::Listen(3)));
+            // More than any kernel cuts in one call, and a shorter last one.
+            let payload: Vec<u8> = (0..100 * 1_000 + 10).map(|index| (index / 1_000) as u8).collect();
+            let transmit = transmit(receiver.local_address(), payload.len(), Some(1_000));
+            assert_eq!(sender.send(&transmit, &payload, None), SendOutcome::Done);
+            let datagrams = receive(&mut receiver, 101).await;
+            assert_eq!(datagrams.len(), 101);
+            for (index, datagram) in datagrams.iter().enumerate() {
+                assert_eq!(datagram.contents.len(), if index == 100 { 10 } else { 1_000 });
+                assert!(datagram.contents.iter().all(|byte| *byte == index as u8));
+                assert_eq!(
+                    (datagram.socket, datagram.source),
+                    (SocketName::Listen(3), sender.local_address())
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_counted_and_the_socket_lives() {
+        runtime().block_on(async {
+            let (mut sender, mut receiver) = (local(SocketName::Udp4), local(SocketName::Udp4));
+            // IPv6 through an IPv4 socket.
+            let wrong = transmit("[::1]:9".parse().unwrap(), 3, None);
+            assert_eq!(sender.send(&wrong, b"abc", None), SendOutcome::Done);
+            assert_eq!(sender.counters().send_errors, 1);
+            // A closed port, twice, so that the ICMP answer of the first can meet the second.
+            let closed = local(SocketName::Udp4).local_address();
+            for _ in 0..2 {
+                sender.send(&transmit(closed, 3, None), b"abc", None);
+            }
+            sender.send(&transmit(receiver.local_address(), 3, None), b"abc", None);
+            assert_eq!(receive(&mut receiver, 1).await[0].contents[..], b"abc"[..]);
+        });
+    }
+
+    #[test]
+    fn a_small_time_to_live_is_for_one_datagram_only() {
+        runtime().block_on(async {
+            let (mut sender, receiver) = (local(SocketName::Udp4), local(SocketName::Udp4));
+            let mut low = transmit(receiver.local_address(), 1, None);
+            low.time_to_live = Some(3);
+            sender.send(&low, b"x", None);
+            assert_eq!(SockRef::from(&sender.io).ttl_v4().unwrap(), DEFAULT_HOPS);
+        });
+    }
+}
