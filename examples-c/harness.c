@@ -45,7 +45,7 @@ int harness_number(const struct argument *argument, uint64_t max, uint64_t *out)
         if (argument->value[i] < '0' || argument->value[i] > '9')
             return 0;
         digit = (uint64_t)(argument->value[i] - '0');
-        if (value > (max - digit) / 10)
+        if (digit > max || value > (max - digit) / 10)
             return 0;
         value = value * 10 + digit;
     }

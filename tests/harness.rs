@@ -44,6 +44,8 @@ impl Harness {
             return None;
         }
         let mut child = Command::new(program)
+            // Cargo's own value names the folder of the library of this test build; the harness brings its own.
+            .env_remove("LD_LIBRARY_PATH")
             .arg("bind=127.0.0.1:0")
             .args(settings)
             .stdin(Stdio::piped())

@@ -81,6 +81,8 @@ impl Process {
     ) -> Self {
         let mut child = Command::new("ip")
             .args(["netns", "exec", namespace])
+            // Cargo's own value names the folder of the library of this test build; the harness brings its own.
+            .env_remove("LD_LIBRARY_PATH")
             .arg(&program)
             .args(arguments)
             .stdin(Stdio::piped())
