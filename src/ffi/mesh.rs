@@ -11,6 +11,7 @@ use crate::codes::{Code, PathKind};
 use crate::peer::api::{Command, MeshCommand, View};
 use crate::shell;
 use crate::shell::failure::Failure;
+use crate::shell::node::Node;
 use crate::wire::{MAX_TEXT, MAX_USER_DATA};
 
 /// Another player of the session.
@@ -75,10 +76,9 @@ pub unsafe extern "C" fn lanline_join_start(
         // SAFETY: the caller vouches for the pointers.
         unsafe {
             let data = check::bytes(data, len, MAX_USER_DATA, "data")?.to_vec();
-            ask(node, request, |node, request| {
-                node.not_self(peer)?;
-                node.connected(peer)?;
-                Ok(Command::Mesh(MeshCommand::StartVerifiedJoin { request, peer, data }))
+            let check = |node: &Node| node.not_self(peer).and_then(|()| node.connected(peer));
+            ask(node, request, check, |request| {
+                Command::Mesh(MeshCommand::StartVerifiedJoin { request, peer, data })
             })
         }
     })
@@ -310,7 +310,7 @@ pub unsafe extern "C" fn lanline_mesh_kick(node: NodeId, peer: Guid, text: *cons
 
 fn command(
     node: NodeId,
-    make: impl FnOnce(&View, &shell::node::Node) -> Result<MeshCommand, Failure>,
+    make: impl FnOnce(&View, &Node) -> Result<MeshCommand, Failure>,
 ) -> Result<i32, Failure> {
     shell::with_node(node, |node| node.command(Command::Mesh(make(&node.view(), node)?)))?;
     Ok(0)

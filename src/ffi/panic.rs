@@ -1,11 +1,10 @@
 //! The one wrapper of all exports: panics stop here, failures become a code and the thread's last error.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::error;
 use crate::codes::Code;
-use crate::shell::failure::Failure;
+use crate::shell::failure::{Failure, words_of};
 
 /// Runs the body of an export. A panic becomes `INTERNAL`; never unwinds.
 pub(crate) fn guard(body: impl FnOnce() -> Result<i32, Failure>) -> i32 {
@@ -25,15 +24,4 @@ pub(crate) fn guard(body: impl FnOnce() -> Result<i32, Failure>) -> i32 {
 /// As [`guard`], for exports that return something else than a result; `fallback` is returned upon a panic.
 pub(crate) fn guard_value<T: Copy>(fallback: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(fallback)
-}
-
-/// What a panic said, if it said it in words.
-pub(crate) fn words_of(panic: &(dyn Any + Send)) -> &str {
-    if let Some(words) = panic.downcast_ref::<&'static str>() {
-        words
-    } else if let Some(words) = panic.downcast_ref::<String>() {
-        words
-    } else {
-        "panic without words"
-    }
 }

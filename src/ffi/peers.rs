@@ -114,7 +114,7 @@ pub unsafe extern "C" fn lanline_server_connect(
         };
         let (host, port) = options::host_and_port(address)?;
         // SAFETY: as above.
-        unsafe { ask(node, request, |_, request| Ok(Command::ConnectServer { request, host, port, key })) }
+        unsafe { ask(node, request, |_| Ok(()), |request| Command::ConnectServer { request, host, port, key }) }
     })
 }
 
@@ -129,7 +129,7 @@ pub unsafe extern "C" fn lanline_server_connect(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lanline_server_disconnect(node: NodeId, request: *mut RequestId) -> i32 {
     // SAFETY: the caller vouches for the pointer.
-    guard(|| unsafe { ask(node, request, |_, request| Ok(Command::DisconnectServer { request })) })
+    guard(|| unsafe { ask(node, request, |_| Ok(()), |request| Command::DisconnectServer { request }) })
 }
 
 /// Opens a way to a player at the same server, without connecting: both routers are made to let packets
@@ -149,12 +149,7 @@ pub unsafe extern "C" fn lanline_open_nat(node: NodeId, peer: Guid, request: *mu
     guard(|| {
         let peer = check::guid(peer, "peer")?;
         // SAFETY: the caller vouches for the pointer.
-        unsafe {
-            ask(node, request, |node, request| {
-                node.not_self(peer)?;
-                Ok(Command::OpenNat { request, peer })
-            })
-        }
+        unsafe { ask(node, request, |node| node.not_self(peer), |request| Command::OpenNat { request, peer }) }
     })
 }
 
@@ -189,10 +184,8 @@ pub unsafe extern "C" fn lanline_peer_connect(
         };
         // SAFETY: as above.
         unsafe {
-            ask(node, request, |node, request| {
-                peer.map_or(Ok(()), |peer| node.not_self(peer))?;
-                Ok(Command::ConnectPeer { request, peer, address })
-            })
+            let check = |node: &Node| peer.map_or(Ok(()), |peer| node.not_self(peer));
+            ask(node, request, check, |request| Command::ConnectPeer { request, peer, address })
         }
     })
 }
@@ -369,19 +362,24 @@ pub unsafe extern "C" fn lanline_node_stats_get(node: NodeId, out: *mut NodeStat
     })
 }
 
-/// Queues a command with a fresh request id and tells the caller the id.
+/// If `check` has no objection, queues a command with a fresh request id and tells the caller the id.
 ///
 /// # Safety
 /// `request` is NULL or valid for a write.
 pub(super) unsafe fn ask(
     node: NodeId,
     request: *mut RequestId,
-    command: impl FnOnce(&Node, RequestId) -> Result<Command, Failure>,
+    check: impl FnOnce(&Node) -> Result<(), Failure>,
+    command: impl FnOnce(RequestId) -> Command,
 ) -> Result<i32, Failure> {
     let mut ignored = 0;
+    // SAFETY: the caller vouches for the pointer.
     let out = if request.is_null() { &mut ignored } else { unsafe { check::output(request, "request") }? };
     *out = 0;
-    *out = shell::with_node(node, |node| node.ask(|request| command(node, request)))?;
+    *out = shell::with_node(node, |node| {
+        check(node)?;
+        node.ask(command)
+    })?;
     Ok(0)
 }
 

@@ -155,70 +155,126 @@ pub struct Reason {
 pub enum Event<'a> {
     /// `SERVER_CONNECTED`
     ServerConnected {
+        /// The request that it ends; 0: nobody asked.
         request: RequestId,
+        /// The server's key.
         key: PublicKey,
+        /// The key is the one that was given.
         verified: bool,
+        /// This node's address as the server sees it.
         observed: SocketAddr,
     },
     /// `SERVER_FAILED`
-    ServerFailed { request: RequestId, reason: Reason },
+    ServerFailed {
+        /// The request that it ends; 0: nobody asked.
+        request: RequestId,
+        /// Why.
+        reason: Reason,
+    },
     /// `SERVER_LOST`
-    ServerLost { reason: Reason },
+    ServerLost {
+        /// Why.
+        reason: Reason,
+    },
     /// `SERVER_RECONNECTED`
-    ServerReconnected { key: PublicKey, observed: SocketAddr },
+    ServerReconnected {
+        /// The server's key.
+        key: PublicKey,
+        /// This node's address as the server sees it.
+        observed: SocketAddr,
+    },
     /// `SERVER_DISCONNECTED`
-    ServerDisconnected { request: RequestId },
+    ServerDisconnected {
+        /// The request that it ends; 0: nobody asked.
+        request: RequestId,
+    },
     /// `NAT_PUNCHTHROUGH_SUCCEEDED`
     NatSucceeded {
+        /// The request that it ends; 0: nobody asked.
         request: RequestId,
+        /// Who.
         peer: Guid,
+        /// How packets reach it.
         path: PathKind,
+        /// Where it is, or was sought.
         address: SocketAddr,
+        /// This node asked.
         sender: bool,
     },
     /// By `outcome`: `NAT_PUNCHTHROUGH_FAILED`, `NAT_TARGET_NOT_CONNECTED`, `NAT_TARGET_UNRESPONSIVE`,
     /// `NAT_CONNECTION_TO_TARGET_LOST`, `NAT_ALREADY_IN_PROGRESS`
     NatFailed {
+        /// The request that it ends; 0: nobody asked.
         request: RequestId,
+        /// Who.
         peer: Guid,
+        /// Which failure.
         outcome: NatOutcome,
+        /// Why.
         reason: Reason,
+        /// This node asked.
         sender: bool,
     },
     /// `CONNECTED`
     Connected {
+        /// The request that it ends; 0: nobody asked.
         request: RequestId,
+        /// Who.
         peer: Guid,
+        /// How packets reach it.
         path: PathKind,
+        /// Where it is, or was sought.
         address: SocketAddr,
     },
     /// `CONNECTION_FAILED`; `peer` is `None` if only an address was known.
     ConnectionFailed {
+        /// The request that it ends; 0: nobody asked.
         request: RequestId,
+        /// Who.
         peer: Option<Guid>,
+        /// Where it is, or was sought.
         address: Option<SocketAddr>,
+        /// Why.
         reason: Reason,
     },
     /// `DISCONNECTED`
-    Disconnected { peer: Guid, reason: Reason, user_code: u32 },
+    Disconnected {
+        /// Who.
+        peer: Guid,
+        /// Why.
+        reason: Reason,
+        /// The game's own number, of whoever closed.
+        user_code: u32,
+    },
     /// `MESSAGE`
     Message {
+        /// Who.
         peer: Guid,
+        /// 0 to 63.
         channel: u8,
+        /// As it was sent.
         mode: SendMode,
+        /// The payload.
         data: &'a [u8],
     },
     /// `PATH_CHANGED`
     PathChanged {
+        /// Who.
         peer: Guid,
+        /// The kind before.
         from: PathKind,
+        /// The kind now.
         to: PathKind,
+        /// Where it is, or was sought.
         address: SocketAddr,
     },
     /// Something of the mesh.
     Mesh(MeshEvent),
     /// `NOTICE`
-    Notice { text: String },
+    Notice {
+        /// In words.
+        text: String,
+    },
 }
 
 /// Which of the failures of open NAT it was.
@@ -240,30 +296,69 @@ pub enum NatOutcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MeshEvent {
     /// `VERIFIED_JOIN_START` at the joiner.
-    JoinStart { host: Guid, members: u32, data: Vec<u8> },
+    JoinStart {
+        /// The host.
+        host: Guid,
+        /// Members, host and joiner included.
+        members: u32,
+        /// The other game's data.
+        data: Vec<u8>,
+    },
     /// `VERIFIED_JOIN_CAPABLE` at the host; ends the request of `StartVerifiedJoin`.
     JoinCapable {
+        /// The request that it ends; 0: nobody asked.
         request: RequestId,
+        /// Who joins.
         joiner: Guid,
+        /// The other game's data.
         data: Vec<u8>,
     },
     /// `VERIFIED_JOIN_ACCEPTED` at the joiner.
-    JoinAccepted { host: Guid, members: u32, data: Vec<u8> },
+    JoinAccepted {
+        /// The host.
+        host: Guid,
+        /// Members, host and joiner included.
+        members: u32,
+        /// The other game's data.
+        data: Vec<u8>,
+    },
     /// `VERIFIED_JOIN_REJECTED` at the joiner.
-    JoinRejected { host: Guid, data: Vec<u8> },
+    JoinRejected {
+        /// The host.
+        host: Guid,
+        /// The other game's data.
+        data: Vec<u8>,
+    },
     /// `VERIFIED_JOIN_FAILED` at either side; `member`: who could not be reached.
     JoinFailed {
+        /// The request that it ends; 0: nobody asked.
         request: RequestId,
+        /// The other side of the join.
         peer: Guid,
+        /// Which member.
         member: Option<Guid>,
+        /// Why.
         reason: Reason,
     },
     /// `NEW_HOST`
-    NewHost { host: Guid, old: Option<Guid> },
+    NewHost {
+        /// The host.
+        host: Guid,
+        /// The one before.
+        old: Option<Guid>,
+    },
     /// `MEMBER_JOINED`
-    MemberJoined { member: Guid },
+    MemberJoined {
+        /// Which member.
+        member: Guid,
+    },
     /// `MEMBER_LEFT`
-    MemberLeft { member: Guid, reason: Reason },
+    MemberLeft {
+        /// Which member.
+        member: Guid,
+        /// Why.
+        reason: Reason,
+    },
 }
 
 /// What only the outside can do.

@@ -1,72 +1,637 @@
 //! The player's engine. No IO.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`api`] | what goes in and comes out |
+//! | `rendezvous` | the session with the server |
+//! | `attempts`, `punch` | opening ways: asking the server, probing |
+//! | `paths` | which real path carries a synthetic address's packets |
+//! | `dials`, `connections` | wishes to connect; links to players: greeting, limits, ends |
+//! | `requests` | exactly one terminal event for each request |
+//! | [`mesh`] | the session |
+//!
+//! This file tells datagrams apart, dispatches commands, and decides in which order things come out. Order of events: everything
+//! about a connection's life in the order in which it happened, CONNECTED before the first message of a peer, DISCONNECTED after its
+//! last. Messages of several peers take turns.
 
 pub mod api;
 pub mod mesh;
 
-use std::time::Instant;
+mod attempts;
+mod connections;
+mod dials;
+mod paths;
+mod punch;
+mod rendezvous;
+mod requests;
+#[cfg(all(test, feature = "lab"))]
+mod tests;
 
-use crate::engine::{Datagram, Engine, Transmit};
-use crate::transport::SendError;
-use api::{Command, Event, NodeConfig, SideEffect, SideEffectAnswer, View};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use ring::digest;
+use rustc_hash::FxHashMap;
+
+use crate::codes::{Code, SendMode};
+use crate::engine::{Datagram, Engine, SocketName, Transmit};
+use crate::transport::identity::{Guid, PublicKey};
+use crate::transport::{
+    CloseInfo, LinkEvent, LinkId, LinkKind, SendError, SyntheticAddress, Transport, TransportConfig,
+};
+use crate::wire::classify::{Context, Kind, classify};
+use crate::wire::control::{Consent, RelayPolicy};
+use crate::wire::peer::PeerControl;
+use crate::wire::probe::{REQUEST_BYTE, RESPONSE_BYTE};
+use api::{Command, Event, NodeConfig, PeerView, SideEffect, SideEffectAnswer, View};
+use attempts::Attempts;
+use connections::{Link, Peer, Stage};
+use dials::Dials;
+use mesh::{Mesh, MeshConfig, MeshOutput};
+use paths::{Owner, Path, Paths, kind_of};
+use rendezvous::Rendezvous;
+use requests::{Pending, Requests};
+
+/// Figures in the view are refreshed at most this often: three frames.
+const VIEW_INTERVAL: Duration = Duration::from_millis(50);
+/// Longest silence on a link before a keep-alive: routers forget a UDP mapping after 30 s and more.
+const LONGEST_KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Keep-alives within the lost-peer time: two may be lost before a peer is.
+const KEEP_ALIVES_IN_LOST_TIME: u32 = 4;
+/// Links beyond those that `max_peers` needs in both directions: handshakes of strangers, the server, closes on the way.
+const SPARE_LINKS: usize = 64;
+/// Time for a whole verified join.
+const JOIN_TIME_LIMIT: Duration = Duration::from_secs(30);
+/// Smallest datagram that can begin a QUIC connection (RFC 9000, section 14.1).
+const SMALLEST_INITIAL: usize = 1200;
+
+/// Datagrams that were dropped, by reason.
+#[derive(Debug, Default)]
+struct Dropped {
+    unknown: u64,
+    strangers: u64,
+    probes: u64,
+    unroutable: u64,
+}
 
 /// A node: one player's endpoint.
-pub struct Node {}
+pub struct Node {
+    now: Instant,
+    own_key: PublicKey,
+    guid: Guid,
+    app: String,
+    access_key: String,
+    incarnation: u64,
+    max_peers: usize,
+    relay_policy: RelayPolicy,
+    accept_from: Consent,
+    manual_address: Option<SocketAddr>,
+    sockets: Vec<(SocketName, SocketAddr)>,
+    local_addresses: Vec<IpAddr>,
+    session_tag: [u8; 16],
 
-#[allow(unused_variables, missing_docs)]
+    random: StdRng,
+    transport: Transport,
+    mesh: Mesh,
+    mesh_touched: bool,
+    paths: Paths,
+    rendezvous: Rendezvous,
+    attempts: Attempts,
+    requests: Requests,
+
+    server_links: BTreeMap<LinkId, SyntheticAddress>,
+    links: BTreeMap<LinkId, Link>,
+    /// Looked up for each message that is sent; never iterated over without sorting.
+    peers: FxHashMap<Guid, Peer>,
+    dials: Dials,
+    next_dial: u64,
+    /// Links that may hold messages; the front is next.
+    readable: VecDeque<LinkId>,
+
+    lifecycle: VecDeque<Event<'static>>,
+    side_effects: VecDeque<SideEffect>,
+    scratch: Vec<u8>,
+    dropped: Dropped,
+
+    timers_changed: bool,
+    deadline: Option<Instant>,
+    /// Reading messages made room that the other side must hear of.
+    transmit_wanted: bool,
+    view_changed: bool,
+    view_at: Option<Instant>,
+}
+
 impl Node {
+    /// Sets a node up. It does nothing by itself until a command or a datagram comes.
     pub fn new(now: Instant, config: NodeConfig) -> Self {
-        unimplemented!()
+        let mut random = StdRng::from_seed(derive(&config.seed, b"node"));
+        let own_key = config.identity.public();
+        let keep_alive = (config.lost_peer_timeout / KEEP_ALIVES_IN_LOST_TIME).min(LONGEST_KEEP_ALIVE);
+        let transport = Transport::new(TransportConfig {
+            identity: config.identity,
+            seed: derive(&config.seed, b"transport"),
+            crypto: config.crypto,
+            accepts: Some(LinkKind::Peer),
+            lost_peer_timeout: config.lost_peer_timeout,
+            keep_alive,
+            max_links: config.max_peers.saturating_mul(2).saturating_add(SPARE_LINKS),
+        });
+        let mesh = Mesh::new(
+            now,
+            MeshConfig {
+                own: own_key,
+                seed: derive(&config.seed, b"mesh"),
+                join_auto: config.join_auto,
+                partial: config.partial_mesh,
+                max_peers: config.max_peers,
+                join_time_limit: JOIN_TIME_LIMIT,
+            },
+        );
+        Self {
+            now,
+            own_key,
+            guid: own_key.guid(),
+            app: config.app,
+            access_key: config.access_key,
+            incarnation: random.next_u64(),
+            max_peers: config.max_peers,
+            relay_policy: config.relay_policy,
+            accept_from: config.accept_from,
+            manual_address: config.manual_address,
+            sockets: config.sockets,
+            local_addresses: config.local_addresses,
+            session_tag: [0; 16],
+            random,
+            transport,
+            mesh,
+            mesh_touched: true,
+            paths: Paths::default(),
+            rendezvous: Rendezvous::new(),
+            attempts: Attempts::new(now),
+            requests: Requests::default(),
+            server_links: BTreeMap::new(),
+            links: BTreeMap::new(),
+            peers: FxHashMap::default(),
+            dials: Dials::new(),
+            next_dial: 1,
+            readable: VecDeque::new(),
+            lifecycle: VecDeque::new(),
+            side_effects: VecDeque::new(),
+            scratch: Vec::new(),
+            dropped: Dropped::default(),
+            timers_changed: true,
+            deadline: None,
+            transmit_wanted: false,
+            view_changed: true,
+            view_at: None,
+        }
     }
 
     /// Takes a command. Its outcome follows as events; a command with a request id ends in exactly one terminal event.
     pub fn command(&mut self, now: Instant, command: Command) {
-        unimplemented!()
+        self.now = now;
+        self.timers_changed = true;
+        match command {
+            Command::ConnectServer {
+                request,
+                host,
+                port,
+                key,
+            } => self.connect_server(now, request, host, port, key),
+            Command::DisconnectServer { request } => self.disconnect_server(now, request),
+            Command::OpenNat { request, peer } => self.open_nat(now, request, peer),
+            Command::ConnectPeer { request, peer, address } => self.connect_peer(now, request, peer, address),
+            Command::Disconnect { peer, user_code, text } => self.disconnect(now, peer, user_code, text),
+            Command::Cancel { request } => self.cancel(now, request),
+            Command::Mesh(command) => self.mesh_changed().command(now, command),
+        }
+        self.settle(now);
+    }
+
+    fn cancel(&mut self, now: Instant, request: api::RequestId) {
+        match self.requests.get(request) {
+            Some(Pending::Server) => self.cancel_server(now, request),
+            Some(Pending::OpenNat(peer)) => self.cancel_open_nat(now, request, peer),
+            Some(Pending::Connect) => self.cancel_connect(now, request),
+            None => {
+                self.mesh_changed().cancel(request);
+            }
+        }
+    }
+
+    /// Closes everything: peers and server hear of it with the transmits that follow. For a node that is about to be dropped.
+    pub fn shut_down(&mut self, now: Instant) {
+        self.now = now;
+        let mut peers: Vec<Guid> = self.peers.keys().copied().collect();
+        peers.sort_unstable();
+        for peer in peers {
+            self.disconnect_with(now, peer, Code::Closed, 0, "the player left".to_owned());
+        }
+        let numbers: Vec<LinkId> = self.links.keys().copied().collect();
+        for link in numbers {
+            let info = CloseInfo {
+                code: Code::Closed.number(),
+                user_code: 0,
+                text: String::new(),
+            };
+            self.transport.close(now, link, info);
+        }
+        self.leave_server(now, "the player left");
+        self.settle(now);
     }
 
     /// Queues a game message for a connected peer.
     pub fn send(
         &mut self,
         now: Instant,
-        peer: crate::transport::identity::Guid,
+        peer: Guid,
         channel: u8,
-        mode: crate::codes::SendMode,
+        mode: SendMode,
         data: &[u8],
     ) -> Result<(), SendError> {
-        unimplemented!()
+        self.now = now;
+        let link = self.peers.get(&peer).and_then(|peer| peer.current);
+        self.transport
+            .send(link.ok_or(SendError::NotConnected)?, channel, mode, data)
     }
 
     /// The next event. With `reliable_room` false, reliable messages stay where they are (their senders are held back).
     pub fn poll_event(&mut self, reliable_room: bool) -> Option<Event<'_>> {
-        unimplemented!()
+        if self.lifecycle.is_empty() {
+            if let Some(link) = self.next_readable(reliable_room) {
+                self.transmit_wanted = true;
+                let peer = self.links.get(&link).and_then(Link::guid)?;
+                let message = self.transport.next_message(link, reliable_room)?;
+                return Some(Event::Message {
+                    peer,
+                    channel: message.channel,
+                    mode: message.mode,
+                    data: message.data,
+                });
+            }
+            self.pump_mesh(self.now);
+        }
+        self.lifecycle.pop_front()
+    }
+
+    /// The link whose turn it is. Links that turn out empty leave the queue; those that are over are reported.
+    fn next_readable(&mut self, reliable_room: bool) -> Option<LinkId> {
+        for _ in 0..self.readable.len() {
+            let link = self.readable.pop_front()?;
+            if self.transport.has_message(link, reliable_room) {
+                self.readable.push_back(link);
+                return Some(link);
+            }
+            if !reliable_room {
+                // Reliable messages may be left in it.
+                self.readable.push_back(link);
+                continue;
+            }
+            let Some(entry) = self.links.get_mut(&link) else {
+                continue;
+            };
+            entry.queued = false;
+            if entry.stage == Stage::Draining {
+                self.drained(link);
+                return None;
+            }
+        }
+        None
     }
 
     /// The next thing that only the outside can do; answered by [`side_effect_answer`](Self::side_effect_answer).
     pub fn poll_side_effect(&mut self) -> Option<SideEffect> {
-        unimplemented!()
+        self.side_effects.pop_front()
     }
 
+    /// Takes the outside's answer to a side effect, or news from it.
     pub fn side_effect_answer(&mut self, now: Instant, answer: SideEffectAnswer) {
-        unimplemented!()
+        self.now = now;
+        match answer {
+            SideEffectAnswer::Resolved { id, addresses } => self.name_resolved(now, id, addresses),
+            SideEffectAnswer::LocalAddresses(addresses) => {
+                if self.local_addresses != addresses {
+                    self.local_addresses = addresses;
+                    self.update_server();
+                }
+            }
+        }
+        self.settle(now);
     }
 
     /// What accessor calls show. `None` if nothing changed since the last call.
     pub fn take_view(&mut self, now: Instant) -> Option<View> {
-        unimplemented!()
+        let fresh = self.view_at.is_some_and(|at| now < at + VIEW_INTERVAL);
+        if !self.view_changed && (fresh || self.peers.is_empty()) {
+            return None;
+        }
+        self.view_changed = false;
+        self.view_at = Some(now);
+        let mut peers: Vec<PeerView> = self
+            .peers
+            .iter()
+            .filter_map(|(guid, peer)| self.peer_view(*guid, peer))
+            .collect();
+        peers.sort_unstable_by_key(|view| view.peer);
+        let own = &self.dropped;
+        let transport = self.transport.counters();
+        Some(View {
+            peers,
+            mesh: self.mesh.view(),
+            server_connected: self.server_is_up(),
+            observed: self.rendezvous.observed,
+            dropped_datagrams: own.unknown
+                + own.strangers
+                + own.probes
+                + own.unroutable
+                + self.attempts.dropped
+                + transport.unknown_connection
+                + transport.malformed,
+        })
+    }
+
+    fn peer_view(&self, guid: Guid, peer: &Peer) -> Option<PeerView> {
+        let link = peer.current?;
+        let path = self.paths.best(self.links.get(&link)?.address)?;
+        Some(PeerView {
+            peer: guid,
+            path: path.kind,
+            address: path.address,
+            stats: self.transport.stats(link)?,
+        })
+    }
+
+    fn has_socket(&self, name: SocketName) -> bool {
+        self.sockets.iter().any(|(socket, _)| *socket == name)
+    }
+
+    /// Queues an event for the game.
+    fn raise(&mut self, event: Event<'static>) {
+        self.lifecycle.push_back(event);
+    }
+
+    /// The mesh, about to be told something.
+    fn mesh_changed(&mut self) -> &mut Mesh {
+        self.mesh_touched = true;
+        self.timers_changed = true;
+        self.view_changed = true;
+        &mut self.mesh
+    }
+
+    /// Works off what the last input led to, until everything is quiet.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            self.drain_link_events(now);
+            if !self.mesh_touched {
+                return;
+            }
+            self.pump_mesh(now);
+        }
+    }
+
+    fn drain_link_events(&mut self, now: Instant) {
+        while let Some(event) = self.transport.poll_event() {
+            match event {
+                LinkEvent::Readable { link } if self.links.contains_key(&link) => self.link_readable(now, link),
+                LinkEvent::Readable { link } => self.server_readable(now, link),
+                LinkEvent::Writable { .. } => {}
+                LinkEvent::Connected { link, address, key, .. } => {
+                    if self.rendezvous.link() == Some(link) {
+                        self.server_link_connected(now, link, key);
+                    } else if !self.server_links.contains_key(&link) {
+                        self.link_connected(now, link, address, key);
+                    }
+                }
+                LinkEvent::Closed { link, reason } => {
+                    if let Some(address) = self.server_links.remove(&link) {
+                        if self.rendezvous.link() == Some(link) {
+                            // A refusal's last words, an introduction just before the end.
+                            self.server_readable(now, link);
+                        }
+                        if self.rendezvous.link() == Some(link) {
+                            self.server_link_closed(now, reason);
+                        }
+                        self.paths.link_removed(now, address);
+                        self.transport.forget(link);
+                        self.timers_changed = true;
+                    } else {
+                        self.link_closed(now, link, reason);
+                    }
+                }
+            }
+        }
+    }
+
+    fn link_readable(&mut self, now: Instant, link: LinkId) {
+        self.read_control(now, link);
+        self.queue_readable(link);
+    }
+
+    /// Reads control messages as far as the link's stage allows: a greeting, then, once CONNECTED was raised, the mesh's.
+    fn read_control(&mut self, now: Instant, link: LinkId) {
+        loop {
+            let Some(entry) = self.links.get(&link) else { return };
+            let Some(guid) = entry.guid() else { return };
+            match entry.stage {
+                Stage::AwaitHello | Stage::AwaitWelcome => {
+                    let Some(message) = self.transport.next_control(link) else {
+                        return;
+                    };
+                    self.greeted(now, link, &message);
+                }
+                Stage::Open if entry.raised => {
+                    let Some(message) = self.transport.next_control(link) else {
+                        return;
+                    };
+                    match PeerControl::decode(&message) {
+                        Ok(PeerControl::Mesh(message)) => self.mesh_changed().message(now, guid, message),
+                        // A newer version may say more; a second greeting says nothing.
+                        _ => self.dropped.unknown += 1,
+                    }
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// The game may read from this link.
+    fn queue_readable(&mut self, link: LinkId) {
+        if let Some(entry) = self.links.get_mut(&link)
+            && entry.raised
+            && !entry.queued
+            && matches!(entry.stage, Stage::Open | Stage::Draining)
+        {
+            entry.queued = true;
+            self.readable.push_back(link);
+        }
+    }
+
+    /// Carries out what the mesh wants.
+    fn pump_mesh(&mut self, now: Instant) {
+        self.mesh_touched = false;
+        while let Some(output) = self.mesh.poll_output() {
+            self.timers_changed = true;
+            self.view_changed = true;
+            match output {
+                MeshOutput::Send { to, message } => {
+                    if let Some(link) = self.current_link(to) {
+                        self.transmit_wanted = true;
+                        self.send_control(link, &PeerControl::Mesh(message));
+                    }
+                }
+                MeshOutput::Connect { peer } => self.connect_for_mesh(now, peer),
+                MeshOutput::Disconnect { peer, reason } => self.disconnect_with(now, peer, reason.code, 0, reason.text),
+                MeshOutput::SessionTag(tag) => {
+                    self.session_tag = tag;
+                    self.update_server();
+                }
+                MeshOutput::Event(event) => self.raise(Event::Mesh(event)),
+            }
+        }
+    }
+
+    /// The route that a QUIC packet belongs to. One that begins a connection may come from anywhere.
+    fn route_for(&mut self, now: Instant, datagram: &Datagram) -> Option<SyntheticAddress> {
+        if let Some(route) = self.paths.route_from(datagram.socket, datagram.source) {
+            return Some(route);
+        }
+        if !begins_connection(&datagram.contents) {
+            // A peer that roamed shows a connection id that we gave out. It is followed once probes verify its new address.
+            self.dropped.strangers += 1;
+            return None;
+        }
+        let heard = self.attempts.heard_at(datagram.socket, datagram.source);
+        let (owner, kind) = match heard {
+            Some((punch, kind)) => (Owner::Peer(punch.peer()), kind),
+            None => (Owner::Stranger, kind_of(datagram.source)),
+        };
+        let path = Path {
+            socket: datagram.socket,
+            address: datagram.source,
+            kind,
+            round_trip: None,
+            verified: false,
+        };
+        let route = self.transport.new_address();
+        self.paths.insert(now, route, owner, path);
+        self.timers_changed = true;
+        Some(route)
+    }
+
+    fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
+        let own = [
+            self.rendezvous.poll_timeout(),
+            self.attempts.poll_timeout(now),
+            self.connections_deadline(),
+            self.paths.poll_timeout(),
+            self.mesh.poll_timeout(),
+        ];
+        own.into_iter().flatten().min()
     }
 }
 
-#[allow(unused_variables)]
 impl Engine for Node {
     fn handle_datagram(&mut self, now: Instant, datagram: Datagram) {
-        unimplemented!()
+        self.now = now;
+        let context = Context {
+            source_is_gate_peer: false,
+            gate_role_active: false,
+            knows_connection_id: |_: &[u8]| self.transport.knows_connection_id(&datagram.contents),
+        };
+        match classify(&datagram.contents, context) {
+            Kind::OwnFrame(REQUEST_BYTE | RESPONSE_BYTE) => {
+                self.handle_probe(now, datagram.socket, datagram.source, &datagram.contents);
+            }
+            Kind::QuicLong | Kind::QuicShort => {
+                if let Some(route) = self.route_for(now, &datagram) {
+                    self.transport
+                        .handle_datagram(now, route, datagram.ecn, datagram.contents);
+                }
+            }
+            // STUN answers only count for transactions of ours, and there are none: the server's Welcome tells what is needed.
+            Kind::Stun | Kind::OwnFrame(_) | Kind::Gate | Kind::GateRaw | Kind::Unknown => self.dropped.unknown += 1,
+        }
+        self.settle(now);
     }
+
     fn handle_timeout(&mut self, now: Instant) {
-        unimplemented!()
+        self.now = now;
+        self.transport.handle_timeout(now);
+        self.settle(now);
+        if self.deadline.is_some_and(|at| at <= now) {
+            self.timers_changed = true;
+            self.rendezvous_timeout(now);
+            self.attempts_timeout(now);
+            self.connections_timeout(now);
+            self.paths.sweep(now);
+            if self.mesh.poll_timeout().is_some_and(|at| at <= now) {
+                self.mesh_changed().handle_timeout(now);
+            }
+        }
+        self.settle(now);
     }
+
     fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
-        unimplemented!()
+        self.now = now;
+        if let Some(queued) = self.attempts.queue.pop_front() {
+            let outgoing = queued.outgoing;
+            outgoing.probe.encode(&queued.key, outgoing.padded_to, buffer);
+            return Some(Transmit {
+                socket: outgoing.socket,
+                destination: outgoing.address,
+                ecn: None,
+                size: buffer.len(),
+                segment_size: None,
+                time_to_live: None,
+            });
+        }
+        while let Some((address, ecn, segment_size)) = self.transport.poll_transmit(now, buffer) {
+            if let Some(path) = self.paths.best(address) {
+                return Some(Transmit {
+                    socket: path.socket,
+                    destination: path.address,
+                    ecn,
+                    size: buffer.len(),
+                    segment_size,
+                    time_to_live: None,
+                });
+            }
+            self.dropped.unroutable += 1;
+            buffer.clear();
+        }
+        self.transmit_wanted = false;
+        None
     }
+
     fn poll_timeout(&mut self) -> Option<Instant> {
-        unimplemented!()
+        if self.transmit_wanted || !self.attempts.queue.is_empty() {
+            return Some(self.now);
+        }
+        if self.timers_changed {
+            self.timers_changed = false;
+            self.deadline = self.next_deadline(self.now);
+        }
+        [self.deadline, self.transport.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
+}
+
+/// A seed of its own for each part.
+fn derive(seed: &[u8; 32], label: &[u8]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(seed);
+    context.update(label);
+    let mut derived = [0; 32];
+    derived.copy_from_slice(context.finish().as_ref());
+    derived
+}
+
+/// True for a QUIC version 1 Initial of full size (RFC 9000, section 17.2.2). Version negotiation (version 0) never begins anything.
+fn begins_connection(packet: &[u8]) -> bool {
+    packet.len() >= SMALLEST_INITIAL && packet[0] & 0x80 != 0 && packet[1..5] == [0, 0, 0, 1] && packet[0] & 0x30 == 0
 }

@@ -29,3 +29,14 @@ impl Failure {
         Self::new(Code::Io, format!("{what}: {error}"))
     }
 }
+
+/// What a panic said, if it said it in words.
+pub fn words_of(panic: &(dyn std::any::Any + Send)) -> &str {
+    if let Some(words) = panic.downcast_ref::<&'static str>() {
+        words
+    } else if let Some(words) = panic.downcast_ref::<String>() {
+        words
+    } else {
+        "panic without words"
+    }
+}

@@ -1,32 +1,101 @@
 //! The only place with tokio, sockets, the clock and OS randomness; runs the engines.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`runtime`] | one background thread for all nodes of the process; a node's background task |
+//! | [`driver`] | one turn of a node: receive → engine → outbox → events → transmit → next deadline |
+//! | [`node`] | a node as callers see it: poll, wait, send, ask |
+//! | [`outbox`] | messages and commands on their way to the engine |
+//! | [`events`] | events on their way to the game |
+//! | [`signals`] | what wakes whom: readiness, wake-ups, timers |
+//! | [`table`] | ids of nodes: look-up without a lock, destroy in the middle of anything |
+//! | [`identity_file`] | who a node is, kept and locked |
+//! | [`udp`] | sockets: batches in, segments out |
+//!
+//! Whoever holds a node's driver may run its turn: normally the background task, but also a game's thread inside
+//! `lanline_wait`, so that an answer to a message costs one wake-up and not three.
 
+pub mod clock;
+pub mod convert;
+pub mod driver;
+pub mod events;
 pub mod failure;
+pub mod identity_file;
+pub mod interfaces;
 pub mod node;
 pub mod options;
+pub mod outbox;
 pub mod record;
+pub mod runtime;
 #[cfg(feature = "program")]
 pub mod server;
+pub mod table;
 pub mod udp;
 
-use std::time::Duration;
+#[cfg(target_os = "linux")]
+pub mod signals;
+#[cfg(not(target_os = "linux"))]
+#[path = "signals_portable.rs"]
+pub mod signals;
+
+#[cfg(test)]
+mod events_tests;
+
+use std::time::{Duration, Instant};
 
 use failure::Failure;
 use node::Node;
 use options::NodeOptions;
 
-/// x
-pub fn create(_options: NodeOptions) -> Result<u32, Failure> {
-    unimplemented!()
+/// Creates a node and returns its id.
+///
+/// # Errors
+/// IO (socket, identity file), OUT_OF_RESOURCES (nodes, threads), INVALID_ARGUMENT.
+pub fn create(options: NodeOptions) -> Result<u32, Failure> {
+    let node = Node::create(options)?;
+    match table::insert(node.clone()) {
+        Some(id) => {
+            runtime::run(node)?;
+            Ok(id)
+        }
+        None => Err(Failure::new(crate::codes::Code::OutOfResources, "there are 1024 nodes in this process already")),
+    }
 }
-/// x
-pub fn destroy(_id: u32, _timeout: Duration) -> Result<(), Failure> {
-    unimplemented!()
+
+/// Ends a node; see `lanline_node_destroy`.
+///
+/// # Errors
+/// INVALID_NODE.
+pub fn destroy(id: u32, timeout: Duration) -> Result<(), Failure> {
+    let leaving = table::begin_removal(id).ok_or_else(invalid_node)?;
+    let deadline = Instant::now() + timeout;
+    leaving.node().close(deadline);
+    leaving.wait_for_others(deadline);
+    Ok(())
 }
-/// x
-pub fn shutdown_all(_timeout: Duration) -> usize {
-    unimplemented!()
+
+/// Ends all nodes together within `timeout`; returns how many there were.
+pub fn shutdown_all(timeout: Duration) -> usize {
+    let deadline = Instant::now() + timeout;
+    let ids = table::ids();
+    ids.iter().filter(|id| destroy(**id, deadline.saturating_duration_since(Instant::now())).is_ok()).count()
 }
-/// x
-pub fn with_node<R>(_id: u32, _call: impl FnOnce(&Node) -> Result<R, Failure>) -> Result<R, Failure> {
-    unimplemented!()
+
+/// Calls `call` with the node of that id, which is not freed meanwhile.
+///
+/// # Errors
+/// INVALID_NODE, and what `call` returns.
+#[inline]
+pub fn with_node<R>(id: u32, call: impl FnOnce(&Node) -> Result<R, Failure>) -> Result<R, Failure> {
+    match table::look_up(id) {
+        Some(node) => call(&node),
+        None => Err(invalid_node()),
+    }
+}
+
+fn invalid_node() -> Failure {
+    Failure::new(
+        crate::codes::Code::InvalidNode,
+        "`node` is not the id of a living node: it is 0, was destroyed, or never existed",
+    )
 }

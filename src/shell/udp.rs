@@ -17,10 +17,12 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
+pub use quinn_udp::BATCH_SIZE;
+use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
 
@@ -89,13 +91,86 @@ pub struct UdpCounters {
     pub send_errors: u64,
 }
 
-/// A bound UDP socket. Belongs to the tokio runtime in which it was bound.
-pub struct UdpSocket {
-    io: tokio::net::UdpSocket,
+/// What a [`UdpSocket`] does its system calls through.
+pub trait Io {
+    /// For options and system calls.
+    fn socket(&self) -> UdpSockRef<'_>;
+    /// Runs `receive`; tells whoever watches for readiness if it found nothing.
+    fn try_receive(&self, receive: impl FnMut() -> io::Result<usize>) -> io::Result<usize>;
+    /// Runs `send`; tells whoever watches for readiness if there was no room.
+    fn try_send(&self, send: impl FnMut() -> io::Result<()>) -> io::Result<()>;
+}
+
+impl Io for tokio::net::UdpSocket {
+    fn socket(&self) -> UdpSockRef<'_> {
+        SockRef::from(self)
+    }
+
+    fn try_receive(&self, receive: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+        self.try_io(Interest::READABLE, receive)
+    }
+
+    fn try_send(&self, mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+        // First without asking tokio, which does not know of a fresh socket's room; then through it, so that it
+        // learns that there is none.
+        match send() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.try_io(Interest::WRITABLE, send),
+            result => result,
+        }
+    }
+}
+
+impl Io for Arc<tokio::net::UdpSocket> {
+    fn socket(&self) -> UdpSockRef<'_> {
+        (**self).socket()
+    }
+
+    fn try_receive(&self, receive: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+        (**self).try_receive(receive)
+    }
+
+    fn try_send(&self, send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+        (**self).try_send(send)
+    }
+}
+
+/// A socket that several threads drive in turn, each watching it in its own way.
+impl Io for Arc<std::net::UdpSocket> {
+    fn socket(&self) -> UdpSockRef<'_> {
+        SockRef::from(&**self)
+    }
+
+    fn try_receive(&self, mut receive: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+        receive()
+    }
+
+    fn try_send(&self, mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+        send()
+    }
+}
+
+/// A bound UDP socket. One on tokio belongs to the runtime in which it was bound.
+pub struct UdpSocket<S = tokio::net::UdpSocket> {
+    io: S,
     state: UdpSocketState,
     name: SocketName,
     local: SocketAddr,
     counters: UdpCounters,
+}
+
+/// Opens and binds, without blocking. IPv6 sockets are IPv6 only, so that an IPv4 socket can have the same port. Port 0:
+/// any free one.
+fn open(address: SocketAddr, buffer: usize) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Less than what was asked for is no reason not to run.
+    let _ = socket.set_recv_buffer_size(buffer);
+    let _ = socket.set_send_buffer_size(buffer);
+    socket.bind(&address.into())?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 impl UdpSocket {
@@ -104,26 +179,49 @@ impl UdpSocket {
     /// Must be called inside a tokio runtime with IO. Fails as the system does: address in use, not available, family
     /// not supported.
     pub fn bind(name: SocketName, address: SocketAddr, buffer: usize) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        // Less than what was asked for is no reason not to run.
-        let _ = socket.set_recv_buffer_size(buffer);
-        let _ = socket.set_send_buffer_size(buffer);
-        socket.bind(&address.into())?;
-        socket.set_nonblocking(true)?;
-        let socket: std::net::UdpSocket = socket.into();
+        let socket = open(address, buffer)?;
         let local = socket.local_addr()?;
-        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        let io = tokio::net::UdpSocket::from_std(socket)?;
-        Ok(Self {
-            io,
-            state,
-            name,
-            local,
-            counters: UdpCounters::default(),
-        })
+        Self::new(name, local, tokio::net::UdpSocket::from_std(socket)?)
+    }
+
+    /// Ready when there may be something to receive. An error here means that the runtime is ending.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_recv_ready(context)
+    }
+
+    /// Ready when there may be room to send.
+    pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_send_ready(context)
+    }
+}
+
+impl UdpSocket<Arc<std::net::UdpSocket>> {
+    /// As [`UdpSocket::bind`], outside of any runtime.
+    pub fn bind_shared(name: SocketName, address: SocketAddr, buffer: usize) -> io::Result<Self> {
+        let socket = open(address, buffer)?;
+        let local = socket.local_addr()?;
+        Self::new(name, local, Arc::new(socket))
+    }
+}
+
+impl UdpSocket<Arc<tokio::net::UdpSocket>> {
+    /// As [`UdpSocket::bind`], to be shared between a driver and who waits for readiness.
+    pub fn bind_shared_tokio(name: SocketName, address: SocketAddr, buffer: usize) -> io::Result<Self> {
+        let socket = open(address, buffer)?;
+        let local = socket.local_addr()?;
+        Self::new(name, local, Arc::new(tokio::net::UdpSocket::from_std(socket)?))
+    }
+}
+
+impl<S: Io> UdpSocket<S> {
+    fn new(name: SocketName, local: SocketAddr, io: S) -> io::Result<Self> {
+        let state = UdpSocketState::new(UdpSockRef::from(&*io.socket()))?;
+        Ok(Self { io, state, name, local, counters: UdpCounters::default() })
+    }
+
+    /// What the system calls go through.
+    pub fn io(&self) -> &S {
+        &self.io
     }
 
     /// The name that its datagrams carry.
@@ -141,19 +239,20 @@ impl UdpSocket {
         self.counters
     }
 
-    /// Ready when there may be something to receive. An error here means that the runtime is ending.
-    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.poll_recv_ready(context)
-    }
-
-    /// Ready when there may be room to send.
-    pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.poll_send_ready(context)
-    }
-
     /// Appends one batch of what has arrived to `datagrams`, without waiting. Returns how many datagrams that were;
     /// 0: nothing more for now.
     pub fn receive(&mut self, buffer: &mut ReceiveBuffer, datagrams: &mut Vec<Datagram>) -> usize {
+        let before = datagrams.len();
+        match self.receive_batch(buffer, datagrams) {
+            0 => 0,
+            // A batch of empty datagrams is still a batch: the caller shall ask again.
+            _ => (datagrams.len() - before).max(1),
+        }
+    }
+
+    /// As [`receive`](Self::receive), but returns the messages of the system, several datagrams each: fewer than
+    /// [`BATCH_SIZE`] mean that the socket was empty in the end, and whatever comes later makes it readable anew.
+    pub fn receive_batch(&mut self, buffer: &mut ReceiveBuffer, datagrams: &mut Vec<Datagram>) -> usize {
         let ReceiveBuffer { scratch, metas, arena } = buffer;
         let messages = loop {
             let mut chunks = scratch.chunks_exact_mut(MESSAGE_BUFFER).map(IoSliceMut::new);
@@ -161,9 +260,7 @@ impl UdpSocket {
                 // The scratch buffer holds exactly BATCH_SIZE chunks.
                 chunks.next().unwrap_or_else(|| IoSliceMut::new(&mut []))
             });
-            match self.io.try_io(Interest::READABLE, || {
-                self.state.recv(UdpSockRef::from(&self.io), &mut slices, metas)
-            }) {
+            match self.io.try_receive(|| self.state.recv(UdpSockRef::from(&*self.io.socket()), &mut slices, metas)) {
                 Ok(messages) => break messages,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
                 // An ICMP answer to something sent before (on Windows also connection reset). Each is reported once,
@@ -195,10 +292,8 @@ impl UdpSocket {
                 });
             }
         }
-        let count = datagrams.len() - before;
-        self.counters.received += count as u64;
-        // A batch of empty datagrams is still a batch: the caller shall ask again.
-        count.max(1)
+        self.counters.received += (datagrams.len() - before) as u64;
+        messages
     }
 
     /// Sends `payload` (the first `transmit.size` bytes of the engine's buffer, or what is left of them) without
@@ -233,13 +328,7 @@ impl UdpSocket {
                 segment_size: transmit.segment_size,
                 src_ip: source_ip,
             };
-            let attempt = || self.state.try_send(UdpSockRef::from(&self.io), &part);
-            // First without asking tokio, which does not know of a fresh socket's room; then through it, so that it
-            // learns that there is none.
-            let result = match attempt() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.io.try_io(Interest::WRITABLE, attempt),
-                result => result,
-            };
+            let result = self.io.try_send(|| self.state.try_send(UdpSockRef::from(&*self.io.socket()), &part));
             match result {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return SendOutcome::Blocked { sent },
@@ -251,7 +340,7 @@ impl UdpSocket {
     }
 
     fn set_hops(&self, hops: u32) {
-        let socket = SockRef::from(&self.io);
+        let socket = self.io.socket();
         // A system that cannot sends a plain datagram instead.
         let _ = if self.local.is_ipv4() {
             socket.set_ttl_v4(hops)

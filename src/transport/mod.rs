@@ -268,6 +268,11 @@ impl Transport {
         unimplemented!()
     }
 
+    /// True if [`next_message`](Self::next_message) would return one.
+    pub fn has_message(&self, link: LinkId, reliable_room: bool) -> bool {
+        unimplemented!()
+    }
+
     /// Closes on purpose. [`LinkEvent::Closed`] with [`CloseReason::Local`] follows.
     pub fn close(&mut self, now: Instant, link: LinkId, info: CloseInfo) {
         unimplemented!()

@@ -237,7 +237,7 @@ impl<'a> Writer<'a> {
 
     /// UTF-8, cut at the last whole character within `bound` bytes.
     pub fn text_of(&mut self, text: &str, bound: usize) {
-        let text = &text[..text.floor_char_boundary(bound)];
+        let text = cut(text, bound);
         self.u16(&(text.len() as u16));
         self.array(text.as_bytes());
     }
@@ -304,6 +304,15 @@ impl<'a> Writer<'a> {
     pub fn key(&mut self, key: &PublicKey) {
         self.array(&key.0);
     }
+}
+
+/// The longest beginning of `text` within `bound` bytes that ends with a whole character.
+pub(super) fn cut(text: &str, bound: usize) -> &str {
+    let mut end = text.len().min(bound);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// The address as it travels: IPv4 if it is an IPv4 address in IPv6's clothes, without scope and flow label.

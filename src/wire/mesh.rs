@@ -220,6 +220,11 @@ pub enum MeshMessage {
         /// Everybody in the sender's half, by place.
         members: Vec<Member>,
     },
+    /// Member → host: its time in the session starts anew; the host moves it to the end of the order.
+    ResetPlace {
+        /// The session.
+        session: SessionId,
+    },
 }
 
 enum_codec!(member_state: MemberState { 0 Pending, 1 Connecting, 2 Connected, 3 Failed });
@@ -248,6 +253,7 @@ message_codec!(MeshMessage {
     25 HostLost { session: array, epoch: u64, host: guid, lost: boolean };
     26 Links { session: array, links: links };
     27 Meet { session: array, epoch: u64, members: members };
+    28 ResetPlace { session: array };
 });
 
 impl Writer<'_> {

@@ -18,7 +18,7 @@ pub mod raw;
 
 use std::net::SocketAddr;
 
-use super::codec::unmapped;
+use super::codec::cut;
 use super::{DecodeError, Reader};
 use raw::{Builder, FINGERPRINT_LENGTH, HEADER, Message, attribute};
 
@@ -287,7 +287,7 @@ impl Response {
 
 /// ERROR-CODE (u16 0, u8 hundreds, u8 rest, reason) and UNKNOWN-ATTRIBUTES (a u16 each).
 fn encode_error<'a>(mut builder: Builder<'a>, code: u16, reason: &str, unknown: &UnknownAttributes) -> Builder<'a> {
-    let reason = &reason[..reason.floor_char_boundary(MAX_REASON)];
+    let reason = cut(reason, MAX_REASON);
     let code = code.clamp(300, 699);
     let mut value = [0; 4 + MAX_REASON];
     value[2..4].copy_from_slice(&[(code / 100) as u8, (code % 100) as u8]);
@@ -326,8 +326,8 @@ fn decode_success(message: &Message<'_>) -> Result<Response, DecodeError> {
     Ok(Response::Success {
         transaction,
         mapped,
-        origin: origin.map(unmapped),
-        other: other.map(unmapped),
+        origin,
+        other,
     })
 }
 
@@ -341,7 +341,7 @@ fn decode_error(message: &Message<'_>) -> Result<Response, DecodeError> {
     }
     // Foreign servers may say more than we would, and not in UTF-8: it is for people.
     let reason = String::from_utf8_lossy(reader.rest());
-    let reason = reason[..reason.floor_char_boundary(MAX_REASON)].to_owned();
+    let reason = cut(&reason, MAX_REASON).to_owned();
     let unknown = message
         .attribute(attribute::UNKNOWN_ATTRIBUTES)
         .map_or_else(UnknownAttributes::default, |list| {

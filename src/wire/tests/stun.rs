@@ -230,7 +230,7 @@ fn answers_of_foreign_servers_are_read() {
         Response::decode(&demanding),
         Err(DecodeError::Invalid("STUN attribute"))
     );
-    let nothing = encoded(|out| drop(Builder::new(out, 0x0101, &[0; 12])));
+    let nothing = hex("0101 0000 2112a442 000000000000000000000000");
     assert_eq!(Response::decode(&nothing), Err(DecodeError::Truncated));
 }
 

@@ -1,0 +1,25 @@
+//! STUN: no bytes panic, and answers read the same once written, within their bound.
+#![no_main]
+
+use lanline::wire::stun::raw::Message;
+use lanline::wire::stun::{MAX_RESPONSE, Request, Response, is_request, peek_transaction};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = (is_request(bytes), peek_transaction(bytes));
+    if let Ok(message) = Message::parse(bytes) {
+        let _ = message.check_integrity(b"password");
+    }
+    if let Ok(request) = Request::decode(bytes) {
+        let mut written = Vec::new();
+        request.encode(&mut written);
+        let again = Request::decode(&written).expect("our own request");
+        assert_eq!((again.transaction, again.change), (request.transaction, request.change));
+    }
+    if let Ok(response) = Response::decode(bytes) {
+        let mut written = Vec::new();
+        response.encode(&mut written);
+        assert!(written.len() <= MAX_RESPONSE);
+        assert_eq!(Response::decode(&written), Ok(response));
+    }
+});

@@ -1,0 +1,635 @@
+//! Opening ways to peers: requests to the server, introductions, the punches that follow, and what the game hears of them.
+//!
+//! In: the game's (or a dial's) wish for a way, the server's answers, probes. Out: messages to the server, probes, opened paths, one
+//! outcome for each attempt at either side. Two tables: *asks* wait for the server's answer; *runs* are attempts whose introduction
+//! came. All run at once.
+//!
+//! Timers: [`ASK_TIME`] for the server's answer, [`RETRY_INTERVAL`] while the server says that an attempt is running which this side
+//! does not know (yet, or any more), and those of [`super::punch`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::Rng;
+
+use super::Node;
+use super::api::{Event, NatOutcome, Reason, RequestId};
+use super::paths::{Owner, Path};
+use super::punch::{HOLD_TIME, Outgoing, Punch, Verdict, Verified};
+use super::requests::Pending;
+use crate::codes::{Code, PathKind};
+use crate::engine::SocketName;
+use crate::transport::identity::Guid;
+use crate::wire::control::{Consent, RelayPolicy, ToServer};
+use crate::wire::introduction::Introduction;
+use crate::wire::probe::{Probe, ProbeKey};
+
+/// The server's answer comes within a round trip; it gives the target 10 s at most before it calls it unresponsive.
+const ASK_TIME: Duration = Duration::from_secs(12);
+/// See the module's documentation.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+/// Attempts that may run at once: as many as the largest session has members, twice over.
+const MAX_ATTEMPTS: usize = 128;
+/// Unsolicited probes a second, for the node as a whole: with [`PROBE_BURST`] no second ever sees more than 500.
+const PROBE_RATE: f64 = 350.0;
+/// Probes that may leave at once: the first volley to four peers with a full list of candidates each.
+const PROBE_BURST: f64 = 150.0;
+/// Probes and answers that wait for the socket; more than that and the newest are dropped.
+const MAX_QUEUED: usize = 512;
+
+/// A wish that the server has not answered yet.
+#[derive(Debug)]
+struct Ask {
+    peer: Guid,
+    request: RequestId,
+    deadline: Instant,
+    retry_at: Option<Instant>,
+}
+
+/// An attempt whose introduction came.
+#[derive(Debug)]
+struct Run {
+    punch: Punch,
+    request: RequestId,
+    server_request: u32,
+    sender: bool,
+    ended: bool,
+}
+
+/// A probe that waits for the socket, with what authenticates it.
+#[derive(Debug)]
+pub(super) struct QueuedProbe {
+    pub outgoing: Outgoing,
+    pub key: ProbeKey,
+}
+
+/// Holds the node's probing to its rate.
+#[derive(Debug)]
+struct Bucket {
+    tokens: f64,
+    filled_at: Instant,
+}
+
+impl Bucket {
+    fn has_token(&mut self, now: Instant) -> bool {
+        let elapsed = (now - self.filled_at).as_secs_f64();
+        self.tokens = (self.tokens + elapsed * PROBE_RATE).min(PROBE_BURST);
+        self.filled_at = now;
+        self.tokens >= 1.0
+    }
+}
+
+/// All attempts of a node.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    asks: BTreeMap<u32, Ask>,
+    runs: BTreeMap<Guid, Run>,
+    by_introduction: BTreeMap<u64, Guid>,
+    next_request: u32,
+    bucket: Bucket,
+    starved: bool,
+    pub queue: VecDeque<QueuedProbe>,
+    pub dropped: u64,
+}
+
+impl Attempts {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            asks: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            by_introduction: BTreeMap::new(),
+            next_request: 1,
+            bucket: Bucket {
+                tokens: PROBE_BURST,
+                filled_at: now,
+            },
+            starved: false,
+            queue: VecDeque::new(),
+            dropped: 0,
+        }
+    }
+
+    /// True while an attempt with that peer, in either direction, has not ended.
+    pub fn is_running(&self, peer: Guid) -> bool {
+        self.runs.get(&peer).is_some_and(|run| !run.ended) || self.asks.values().any(|ask| ask.peer == peer)
+    }
+
+    /// The peer that was heard at that address in a running attempt, with the kind of that path.
+    pub fn heard_at(&self, socket: SocketName, source: SocketAddr) -> Option<(&Punch, PathKind)> {
+        let mut runs = self.runs.values();
+        runs.find_map(|run| Some((&run.punch, run.punch.heard_at(socket, source)?)))
+    }
+
+    fn enqueue(&mut self, outgoing: Outgoing, key: ProbeKey) {
+        if self.queue.len() < MAX_QUEUED {
+            self.queue.push_back(QueuedProbe { outgoing, key });
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    /// When something is due next.
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        let asks = self
+            .asks
+            .values()
+            .map(|ask| ask.retry_at.map_or(ask.deadline, |at| at.min(ask.deadline)));
+        let runs = self.runs.values().filter_map(|run| run.punch.poll_timeout(now));
+        // Out of tokens: whatever is due waits for the next one.
+        let floor = if self.starved {
+            now + Duration::from_secs_f64(1.0 / PROBE_RATE)
+        } else {
+            now
+        };
+        asks.chain(runs).min().map(|at| at.max(floor))
+    }
+}
+
+impl Node {
+    /// The game's call.
+    pub(super) fn open_nat(&mut self, now: Instant, request: RequestId, peer: Guid) {
+        self.requests.begin(request, Pending::OpenNat(peer));
+        if let Some((path, address)) = self.way_to(peer) {
+            return self.raise_nat_success(request, peer, path, address, true);
+        }
+        if self.attempts.is_running(peer) {
+            let text = "an attempt between the two is running; it ends with an event of its own".to_owned();
+            let reason = Reason {
+                code: Code::AlreadyInProgress,
+                text,
+            };
+            return self.raise_nat_failure(request, peer, NatOutcome::AlreadyInProgress, reason, true);
+        }
+        if let Err(reason) = self.ask(now, request, peer) {
+            self.raise_nat_failure(request, peer, NatOutcome::Failed, reason, true);
+        }
+    }
+
+    /// The way to a peer that is connected, or opened and verified.
+    fn way_to(&self, peer: Guid) -> Option<(PathKind, SocketAddr)> {
+        let path = match self.link_address(peer) {
+            Some(address) => self.paths.best(address)?,
+            None => self.paths.opened(peer)?.1,
+        };
+        Some((path.kind, path.address))
+    }
+
+    /// Asks the server for an introduction. The attempt's end is reported to the game and to the dials that wait for it.
+    pub(super) fn ask(&mut self, now: Instant, request: RequestId, peer: Guid) -> Result<(), Reason> {
+        if self.relay_policy == RelayPolicy::Only {
+            let text = "this node's relay policy is \"only\": it never shows its address to players".to_owned();
+            return Err(Reason {
+                code: Code::Policy,
+                text,
+            });
+        }
+        if !self.server_is_up() {
+            let text = "there is no session with a server; connect to one first".to_owned();
+            return Err(Reason {
+                code: Code::ServerLost,
+                text,
+            });
+        }
+        if self.attempts.asks.len() >= MAX_ATTEMPTS {
+            let text = format!("{MAX_ATTEMPTS} attempts are running; wait until some have ended");
+            return Err(Reason {
+                code: Code::RateLimited,
+                text,
+            });
+        }
+        let server_request = self.attempts.next_request;
+        self.attempts.next_request = server_request.wrapping_add(1).max(1);
+        let ask = Ask {
+            peer,
+            request,
+            deadline: now + ASK_TIME,
+            retry_at: None,
+        };
+        self.attempts.asks.insert(server_request, ask);
+        self.send_open_nat(server_request, peer);
+        Ok(())
+    }
+
+    fn send_open_nat(&mut self, request: u32, target: Guid) {
+        self.send_to_server(&ToServer::OpenNat {
+            request,
+            target,
+            first_flight: Bytes::new(),
+        });
+    }
+
+    /// The server introduces a peer.
+    pub(super) fn introduced(&mut self, now: Instant, introduction: Introduction) {
+        let peer = introduction.peer_guid();
+        let ask = match introduction.request {
+            0 => None,
+            asked => self.attempts.asks.remove(&asked).filter(|ask| ask.peer == peer),
+        };
+        let accepted = ask.is_some() || (introduction.request == 0 && self.consents_to(peer));
+        self.send_to_server(&ToServer::IntroductionReceived {
+            introduction: introduction.id,
+            accepted,
+        });
+        if !accepted {
+            return;
+        }
+        let (v4, v6) = (self.has_socket(SocketName::Udp4), self.has_socket(SocketName::Udp6));
+        let punch = Punch::new(now, &introduction, ask.is_some(), |address| socket_for(address, v4, v6));
+        let mut run = Run {
+            punch,
+            request: ask.as_ref().map_or(0, |ask| ask.request),
+            server_request: introduction.request,
+            sender: ask.is_some(),
+            ended: false,
+        };
+        if let Some(previous) = self.attempts.runs.remove(&peer) {
+            self.attempts.by_introduction.remove(&previous.punch.introduction());
+            // The same attempt goes on under a newer introduction.
+            if !previous.ended && run.request == 0 {
+                (run.request, run.sender) = (previous.request, previous.sender);
+                run.server_request = previous.server_request;
+            }
+        }
+        run.punch.set_in_use(now, self.link_address(peer).is_some());
+        self.attempts.by_introduction.insert(introduction.id, peer);
+        self.attempts.runs.insert(peer, run);
+        self.drive_attempts(now);
+    }
+
+    fn consents_to(&self, peer: Guid) -> bool {
+        let running = self.attempts.runs.values().filter(|run| !run.ended).count();
+        self.accept_from != Consent::Nobody
+            && self.relay_policy != RelayPolicy::Only
+            && running < MAX_ATTEMPTS
+            && peer != self.guid
+    }
+
+    /// The server cannot, or will not, introduce; or the target did not react, or declined.
+    pub(super) fn open_nat_failed(&mut self, now: Instant, request: u32, reason: Reason) {
+        if let Some(ask) = self.attempts.asks.get_mut(&request) {
+            // The other side asked at the same moment (its introduction is here or on its way), or an attempt has just ended here and
+            // not yet there. Whoever only wants a way waits for it.
+            let (peer, game_request) = (ask.peer, ask.request);
+            if reason.code == Code::AlreadyInProgress && game_request == 0 {
+                ask.retry_at = Some(now + RETRY_INTERVAL);
+                return;
+            }
+            self.attempts.asks.remove(&request);
+            return self.attempt_failed(now, game_request, peer, reason, true);
+        }
+        let mut runs = self.attempts.runs.iter();
+        let Some((&peer, _)) = runs.find(|(_, run)| run.server_request == request && !run.ended && run.sender) else {
+            return;
+        };
+        self.end_run(now, peer, reason, false);
+    }
+
+    /// The server says that the other side is gone or gave up.
+    pub(super) fn introduction_ended(&mut self, now: Instant, introduction: u64, code: Code) {
+        let Some(&peer) = self.attempts.by_introduction.get(&introduction) else {
+            return;
+        };
+        if self.attempts.runs.get(&peer).is_none_or(|run| run.ended) {
+            return;
+        }
+        let text = match code {
+            Code::TargetLost => "the other side left the server while the attempt was running",
+            Code::Cancelled => "the other side cancelled the attempt",
+            _ => "the server ended the attempt",
+        };
+        let reason = Reason {
+            code,
+            text: text.to_owned(),
+        };
+        self.end_run(now, peer, reason, false);
+    }
+
+    /// Without its server: whoever has no introduction yet will not get one.
+    pub(super) fn end_asks(&mut self, now: Instant) {
+        for (_, ask) in std::mem::take(&mut self.attempts.asks) {
+            let text = "the session with the server was lost before the introduction came".to_owned();
+            let reason = Reason {
+                code: Code::ServerLost,
+                text,
+            };
+            self.attempt_failed(now, ask.request, ask.peer, reason, true);
+        }
+    }
+
+    /// The game cancels its request; whoever else waits for the same attempt goes on.
+    pub(super) fn cancel_open_nat(&mut self, now: Instant, request: RequestId, peer: Guid) {
+        let reason = cancelled();
+        let waited_for = self.dial_waits_for(peer);
+        let asked = self
+            .attempts
+            .asks
+            .iter()
+            .find(|(_, ask)| ask.request == request)
+            .map(|(number, _)| *number);
+        if waited_for {
+            if let Some(ask) = asked.and_then(|number| self.attempts.asks.get_mut(&number)) {
+                ask.request = 0;
+            }
+            if let Some(run) = self.attempts.runs.get_mut(&peer).filter(|run| run.request == request) {
+                run.request = 0;
+            }
+            return self.raise_nat_failure(request, peer, NatOutcome::Failed, reason, true);
+        }
+        if let Some(number) = asked {
+            self.attempts.asks.remove(&number);
+            self.send_to_server(&ToServer::CancelOpenNat { request: number });
+            return self.attempt_failed(now, request, peer, reason, true);
+        }
+        if let Some(run) = self.attempts.runs.get(&peer)
+            && run.request == request
+            && !run.ended
+        {
+            let number = run.server_request;
+            self.send_to_server(&ToServer::CancelOpenNat { request: number });
+            return self.end_run(now, peer, reason, true);
+        }
+        self.raise_nat_failure(request, peer, NatOutcome::Failed, reason, true);
+    }
+
+    /// Gives up an attempt that only a dial wanted, when that dial is gone.
+    pub(super) fn abandon_attempt(&mut self, peer: Guid) {
+        let found = self
+            .attempts
+            .asks
+            .iter()
+            .find(|(_, ask)| ask.peer == peer && ask.request == 0);
+        if let Some(number) = found.map(|(number, _)| *number) {
+            self.attempts.asks.remove(&number);
+            self.send_to_server(&ToServer::CancelOpenNat { request: number });
+        }
+    }
+
+    /// A connection to the peer stands: that is a way, and it needs no probes to stay open.
+    pub(super) fn attempt_connected(&mut self, now: Instant, peer: Guid, path: Path) {
+        if let Some(run) = self.attempts.runs.get_mut(&peer) {
+            run.punch.set_in_use(now, true);
+            if !run.ended {
+                let round_trip = path.round_trip.unwrap_or_default();
+                run.punch
+                    .verified_by_connection(now, path.socket, path.address, path.kind, round_trip);
+                self.drive_attempts(now);
+            }
+        }
+    }
+
+    /// The connection to the peer is gone.
+    pub(super) fn attempt_disconnected(&mut self, now: Instant, peer: Guid) {
+        if self.attempts.runs.get(&peer).is_some_and(|run| run.ended) {
+            self.forget_run(peer);
+            self.paths.close(now, peer);
+        }
+    }
+
+    fn forget_run(&mut self, peer: Guid) {
+        if let Some(run) = self.attempts.runs.remove(&peer) {
+            self.attempts.by_introduction.remove(&run.punch.introduction());
+        }
+    }
+
+    /// A datagram that looks like a probe.
+    pub(super) fn handle_probe(&mut self, now: Instant, socket: SocketName, source: SocketAddr, contents: &[u8]) {
+        let run = Probe::peek_introduction(contents)
+            .and_then(|introduction| self.attempts.by_introduction.get(&introduction))
+            .and_then(|peer| self.attempts.runs.get_mut(peer));
+        let Some(run) = run else {
+            self.dropped.probes += 1;
+            return;
+        };
+        let Ok(probe) = Probe::decode(contents, run.punch.key()) else {
+            self.dropped.probes += 1;
+            return;
+        };
+        let answer = run.punch.handle(now, socket, source, &probe, contents.len());
+        let key = run.punch.key().clone();
+        if let Some(answer) = answer {
+            self.attempts.enqueue(answer, key);
+        }
+        self.drive_attempts(now);
+    }
+
+    /// Sends what is due, takes new paths into use, reports what is decided.
+    pub(super) fn drive_attempts(&mut self, now: Instant) {
+        self.timers_changed = true;
+        self.send_due_probes(now);
+        let peers: Vec<Guid> = self.attempts.runs.keys().copied().collect();
+        for peer in peers {
+            self.drive_run(now, peer);
+        }
+    }
+
+    fn send_due_probes(&mut self, now: Instant) {
+        let attempts = &mut self.attempts;
+        attempts.starved = false;
+        for run in attempts.runs.values_mut() {
+            while run.punch.poll_timeout(now).is_some_and(|at| at <= now) {
+                // Looked at before the probe is made: a probe that is not sent must not count as sent.
+                if !attempts.bucket.has_token(now) {
+                    attempts.starved = true;
+                    return;
+                }
+                let Some(outgoing) = run.punch.next_probe(now, || self.random.next_u64()) else {
+                    break;
+                };
+                attempts.bucket.tokens -= 1.0;
+                let key = run.punch.key().clone();
+                if attempts.queue.len() < MAX_QUEUED {
+                    attempts.queue.push_back(QueuedProbe { outgoing, key });
+                }
+            }
+        }
+    }
+
+    fn drive_run(&mut self, now: Instant, peer: Guid) {
+        let Some(run) = self.attempts.runs.get_mut(&peer) else {
+            return;
+        };
+        match run.punch.verdict(now) {
+            Verdict::Running => {}
+            Verdict::Opened(path) => {
+                self.adopt_paths(now, peer);
+                self.run_opened(now, peer, path);
+            }
+            Verdict::Failed => {
+                let reason = Reason {
+                    code: Code::NoDirectPath,
+                    text: run.punch.failure_text(),
+                };
+                if run.ended {
+                    // An open path that nobody used went silent.
+                    self.paths.close(now, peer);
+                } else {
+                    self.end_run(now, peer, reason, true);
+                }
+            }
+        }
+        if self
+            .attempts
+            .runs
+            .get(&peer)
+            .is_some_and(|run| run.ended && run.punch.is_over(now))
+        {
+            self.forget_run(peer);
+        }
+    }
+
+    /// Puts what was verified behind the peer's route.
+    fn adopt_paths(&mut self, now: Instant, peer: Guid) {
+        let Some(run) = self.attempts.runs.get(&peer) else {
+            return;
+        };
+        let key = run.punch.peer();
+        let verified: Vec<Verified> = run.punch.verified().collect();
+        for found in verified {
+            let path = Path {
+                socket: found.socket,
+                address: found.address,
+                kind: found.kind,
+                round_trip: Some(found.round_trip),
+                verified: true,
+            };
+            let linked = self.link_address(peer);
+            let known = linked
+                .or_else(|| self.paths.opened(peer).map(|(address, _)| address))
+                .or_else(|| {
+                    let route = self.paths.route_from(found.socket, found.address)?;
+                    (self.paths.owner(route) == Some(Owner::Peer(key))).then_some(route)
+                });
+            let address = match known {
+                Some(address) => {
+                    self.add_path(now, peer, address, path);
+                    address
+                }
+                None => {
+                    let address = self.transport.new_address();
+                    self.paths.insert(now, address, Owner::Peer(key), path);
+                    address
+                }
+            };
+            self.paths.open(peer, address, now + HOLD_TIME);
+        }
+    }
+
+    fn run_opened(&mut self, now: Instant, peer: Guid, path: Verified) {
+        let Some(run) = self.attempts.runs.get_mut(&peer).filter(|run| !run.ended) else {
+            return;
+        };
+        run.ended = true;
+        let (request, sender, introduction) = (run.request, run.sender, run.punch.introduction());
+        self.send_to_server(&ToServer::PunchEnded {
+            introduction,
+            path: path.kind.number(),
+        });
+        self.raise_nat_success(request, peer, path.kind, path.address, sender);
+        self.way_opened(now, peer);
+    }
+
+    /// Ends an attempt that has not been decided. `tell`: the server does not know yet.
+    fn end_run(&mut self, now: Instant, peer: Guid, reason: Reason, tell: bool) {
+        let Some(run) = self.attempts.runs.get(&peer) else {
+            return;
+        };
+        let (request, sender, introduction) = (run.request, run.sender, run.punch.introduction());
+        self.forget_run(peer);
+        if tell {
+            self.send_to_server(&ToServer::PunchEnded { introduction, path: 0 });
+        }
+        self.attempt_failed(now, request, peer, reason, sender);
+    }
+
+    fn attempt_failed(&mut self, now: Instant, request: RequestId, peer: Guid, reason: Reason, sender: bool) {
+        let outcome = match reason.code {
+            Code::TargetNotConnected => NatOutcome::TargetNotConnected,
+            Code::TargetUnresponsive => NatOutcome::TargetUnresponsive,
+            Code::TargetLost => NatOutcome::ConnectionToTargetLost,
+            Code::AlreadyInProgress => NatOutcome::AlreadyInProgress,
+            _ => NatOutcome::Failed,
+        };
+        let another_runs = self.attempts.is_running(peer);
+        self.raise_nat_failure(request, peer, outcome, reason.clone(), sender);
+        if !another_runs {
+            self.no_way(now, peer, reason);
+        }
+    }
+
+    fn raise_nat_success(&mut self, request: RequestId, peer: Guid, path: PathKind, address: SocketAddr, sender: bool) {
+        if self.requests.end(request) {
+            self.raise(Event::NatSucceeded {
+                request,
+                peer,
+                path,
+                address,
+                sender,
+            });
+        }
+    }
+
+    fn raise_nat_failure(&mut self, request: RequestId, peer: Guid, outcome: NatOutcome, reason: Reason, sender: bool) {
+        if self.requests.end(request) {
+            self.raise(Event::NatFailed {
+                request,
+                peer,
+                outcome,
+                reason,
+                sender,
+            });
+        }
+    }
+
+    /// Asks that waited too long, or are to be repeated.
+    pub(super) fn attempts_timeout(&mut self, now: Instant) {
+        let due = |ask: &Ask| ask.deadline <= now || ask.retry_at.is_some_and(|at| at <= now);
+        let numbers: Vec<u32> = self
+            .attempts
+            .asks
+            .iter()
+            .filter(|(_, ask)| due(ask))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in numbers {
+            let Some(ask) = self.attempts.asks.get_mut(&number) else {
+                continue;
+            };
+            let (peer, request) = (ask.peer, ask.request);
+            if ask.deadline <= now {
+                let code = if ask.retry_at.is_some() {
+                    Code::AlreadyInProgress
+                } else {
+                    Code::Timeout
+                };
+                self.attempts.asks.remove(&number);
+                self.send_to_server(&ToServer::CancelOpenNat { request: number });
+                let text = "the server did not introduce the two in time".to_owned();
+                self.attempt_failed(now, request, peer, Reason { code, text }, true);
+            } else if self.attempts.runs.get(&peer).is_some_and(|run| !run.ended) {
+                // The other side's attempt is the one to wait for.
+                self.attempts.asks.remove(&number);
+            } else {
+                ask.retry_at = None;
+                self.send_open_nat(number, peer);
+            }
+        }
+        self.drive_attempts(now);
+    }
+}
+
+fn socket_for(address: SocketAddr, v4: bool, v6: bool) -> Option<SocketName> {
+    match address {
+        SocketAddr::V4(_) => v4.then_some(SocketName::Udp4),
+        SocketAddr::V6(_) => v6.then_some(SocketName::Udp6),
+    }
+}
+
+/// The game does not want it any more.
+pub(super) fn cancelled() -> Reason {
+    Reason {
+        code: Code::Cancelled,
+        text: "cancelled by the game".to_owned(),
+    }
+}

@@ -1,0 +1,534 @@
+//! Changing the list (host) and following it (everybody).
+//!
+//! The host is the only one that changes the list; each change is one `Membership` message with a newer epoch, and every
+//! player derives its events from the difference of the two lists in the same way: who is gone by place, who is new by
+//! place, then the new host.
+//!
+//! A list counts if it comes from the current host. One from another member is a *claim*: it is kept, one per
+//! member, until there is evidence that the host is gone (`succession`) or until it is refuted. Whoever lists this node
+//! without being its host is told so by `Leave`, so that a player is never in two lists for long. A
+//! player that writes as a member and is none any more is told the list without it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use super::session::{EPOCH_LIMIT, Seat, Session, seats_from};
+use super::{CUT_OFF_GRACE, Mesh, bounded, random_id, reason};
+use crate::codes::Code;
+use crate::peer::api::{MeshEvent, Reason};
+use crate::transport::identity::Guid;
+use crate::wire::mesh::{ChangeKind, Member, MeshMessage, SessionId};
+
+/// A list as somebody announced it.
+#[derive(Debug, Clone)]
+pub(super) struct Claim {
+    pub epoch: u64,
+    pub change: ChangeKind,
+    pub subject: Guid,
+    pub text: String,
+    pub seats: Vec<Seat>,
+}
+
+impl Claim {
+    /// `None`: not a list.
+    pub fn read(
+        now: Instant,
+        epoch: u64,
+        change: ChangeKind,
+        subject: Guid,
+        text: String,
+        members: &[Member],
+    ) -> Option<Self> {
+        let seats = seats_from(now, members)?;
+        (epoch < EPOCH_LIMIT).then_some(Self {
+            epoch,
+            change,
+            subject,
+            text: bounded(text),
+            seats,
+        })
+    }
+
+    pub fn lists(&self, guid: Guid) -> bool {
+        self.seats.iter().any(|seat| seat.guid == guid)
+    }
+
+    pub fn host(&self) -> Guid {
+        self.seats[0].guid
+    }
+}
+
+impl Mesh {
+    /// Host (or whoever becomes it): announces a list. `except`: who hears of it in another way.
+    pub(super) fn commit(&mut self, now: Instant, claim: Claim, except: Option<Guid>) {
+        let mut audience: BTreeSet<Guid> = self.session.others(self.own).map(|seat| seat.guid).collect();
+        audience.extend(claim.seats.iter().map(|seat| seat.guid));
+        audience.retain(|guid| Some(*guid) != except && *guid != self.own);
+        let (epoch, change, subject, text) = (claim.epoch, claim.change, claim.subject, claim.text.clone());
+        self.apply(now, claim);
+        let session = self.session.id;
+        let members = self.session.members(now);
+        for to in audience {
+            let (text, members) = (text.clone(), members.clone());
+            self.send(
+                to,
+                MeshMessage::Membership {
+                    session,
+                    epoch,
+                    change,
+                    subject,
+                    text,
+                    members,
+                },
+            );
+        }
+    }
+
+    /// Host: the present list without somebody.
+    fn remove_member(&mut self, now: Instant, guid: Guid, change: ChangeKind, text: String) {
+        let seats = self
+            .session
+            .seats
+            .iter()
+            .filter(|seat| seat.guid != guid)
+            .cloned()
+            .collect();
+        let claim = Claim {
+            epoch: self.session.epoch + 1,
+            change,
+            subject: guid,
+            text: bounded(text),
+            seats,
+        };
+        self.commit(now, claim, None);
+    }
+
+    /// Follows a list that names this node: events in the order that all see alike.
+    pub(super) fn apply(&mut self, now: Instant, claim: Claim) {
+        let old_host = self.session.host();
+        let host_left = self.crisis.as_ref().is_some_and(|crisis| crisis.left);
+        self.session.epoch = claim.epoch;
+        let old = self.session.replace(claim.seats);
+        for seat in &old {
+            if !self.session.has(seat.guid) {
+                let left = if seat.guid == old_host { host_left } else { seat.leaving };
+                let why = departure(claim.change, claim.subject == seat.guid, left, &claim.text);
+                self.forget_member(seat.guid);
+                self.event(MeshEvent::MemberLeft {
+                    member: seat.guid,
+                    reason: why,
+                });
+            }
+        }
+        let before: BTreeSet<Guid> = old.iter().map(|seat| seat.guid).collect();
+        let new: Vec<Guid> = self.session.seats.iter().map(|seat| seat.guid).collect();
+        for member in new.into_iter().filter(|guid| !before.contains(guid)) {
+            self.adopt_connection(member);
+            self.event(MeshEvent::MemberJoined { member });
+        }
+        let host = self.session.host();
+        if host != old_host {
+            self.event(MeshEvent::NewHost {
+                host,
+                old: Some(old_host),
+            });
+            self.host_changed(now);
+        }
+        self.report_unreachable();
+    }
+
+    /// The connection to a member is no longer one made for a join.
+    pub(super) fn adopt_connection(&mut self, member: Guid) {
+        self.fellows.remove(&member);
+        if let Some(link) = self.links.get_mut(&member) {
+            link.made = false;
+        }
+    }
+
+    fn forget_member(&mut self, guid: Guid) {
+        self.witnesses.remove(&guid);
+        self.cut_off
+            .retain(|(reporter, about), _| *reporter != guid && *about != guid);
+        self.reported.remove(&guid);
+        self.refuse_claim(guid);
+    }
+
+    /// A claim is refuted: whoever made it must not go on listing this node.
+    fn refuse_claim(&mut self, from: Guid) {
+        if let Some(claim) = self.claims.remove(&from)
+            && claim.lists(self.own)
+        {
+            self.send(
+                from,
+                MeshMessage::Leave {
+                    session: self.session.id,
+                },
+            );
+        }
+    }
+
+    /// Everything that depended on who hosted starts anew.
+    fn host_changed(&mut self, now: Instant) {
+        self.crisis = None;
+        self.witnesses.clear();
+        self.cut_off.clear();
+        self.reported.clear();
+        let host = self.session.host();
+        // The new host may have gone on before this node heard that it is host.
+        let next = self
+            .claims
+            .remove(&host)
+            .filter(|claim| claim.epoch > self.session.epoch);
+        while let Some(from) = self.claims.keys().next().copied() {
+            self.refuse_claim(from);
+        }
+        if host != self.own {
+            self.end_all_invitations(reason(Code::WrongState, "this node does not host the session any more"));
+            if let Some(claim) = next {
+                self.follow_host(now, claim);
+            } else if self.session.seats[0].leaving {
+                self.host_gone(now, true);
+            } else if !self.links.contains_key(&host) {
+                self.host_gone(now, false);
+            }
+        }
+    }
+
+    /// A list from the current host.
+    fn follow_host(&mut self, now: Instant, claim: Claim) {
+        let host = self.session.host();
+        let hands_over = matches!(claim.change, ChangeKind::Host | ChangeKind::Order);
+        if claim.epoch <= self.session.epoch || (claim.host() != host && !hands_over) {
+            self.dropped += 1;
+        } else if claim.lists(self.own) {
+            self.apply(now, claim);
+        } else {
+            self.removed(now, &claim);
+        }
+    }
+
+    /// This node is not in the list any more.
+    pub(super) fn removed(&mut self, now: Instant, claim: &Claim) {
+        let why = departure(claim.change, claim.subject == self.own, false, &claim.text);
+        self.event(MeshEvent::MemberLeft {
+            member: self.own,
+            reason: why,
+        });
+        self.become_alone(now);
+    }
+
+    /// A fresh session of one. Connections stay.
+    pub(super) fn become_alone(&mut self, now: Instant) {
+        while let Some(from) = self.claims.keys().next().copied() {
+            self.refuse_claim(from);
+        }
+        self.session = Session::alone(now, random_id(&mut self.rng), self.config.own);
+        self.crisis = None;
+        self.witnesses.clear();
+        self.cut_off.clear();
+        self.reported.clear();
+        self.end_all_invitations(reason(Code::WrongState, "this node is not in the session any more"));
+    }
+
+    pub(super) fn on_membership(&mut self, now: Instant, from: Guid, session: SessionId, claim: Option<Claim>) {
+        let Some(claim) = claim else {
+            self.dropped += 1;
+            return;
+        };
+        if session != self.session.id {
+            self.foreign_list(from, session, claim);
+        } else if from == self.own {
+            self.dropped += 1;
+        } else if from == self.session.host() {
+            self.follow_host(now, claim);
+        } else if !self.session.has(from) {
+            self.dropped += 1;
+            if claim.lists(self.own) {
+                self.send(from, MeshMessage::Leave { session });
+            }
+        } else if self.is_host() {
+            self.refute(now, from, claim);
+        } else {
+            self.member_list(now, from, claim);
+        }
+    }
+
+    /// A list of a session that this node is not in: of one that it is joining, or of one that it left.
+    fn foreign_list(&mut self, from: Guid, session: SessionId, claim: Claim) {
+        match self.joins.values_mut().find(|join| join.session == session) {
+            // The host died right after it accepted; its word may still be on the way.
+            Some(join) if join.host != from && claim.lists(self.own) => join.early_claim(from, claim),
+            Some(_) => self.dropped += 1,
+            None => {
+                self.dropped += 1;
+                if claim.lists(self.own) {
+                    self.send(from, MeshMessage::Leave { session });
+                }
+            }
+        }
+    }
+
+    /// Host: a member says that it hosts. It has left the session that this node hosts.
+    fn refute(&mut self, now: Instant, from: Guid, claim: Claim) {
+        self.dropped += 1;
+        if claim.epoch <= self.session.epoch || claim.host() != from {
+            return;
+        }
+        if claim.lists(self.own) {
+            self.send(
+                from,
+                MeshMessage::Leave {
+                    session: self.session.id,
+                },
+            );
+        }
+        self.remove_member(
+            now,
+            from,
+            ChangeKind::Lost,
+            "it went on with a session of its own".into(),
+        );
+    }
+
+    /// A list from a member that is not host here: this node was removed, or the member says that it hosts.
+    fn member_list(&mut self, now: Instant, from: Guid, claim: Claim) {
+        if claim.epoch <= self.session.epoch {
+            self.dropped += 1;
+            if claim.host() == from && claim.lists(self.own) {
+                self.send(
+                    from,
+                    MeshMessage::Leave {
+                        session: self.session.id,
+                    },
+                );
+            }
+            return;
+        }
+        if claim.host() == from {
+            // Newer lists of the same member replace older ones: only the last one counts.
+            self.claims.insert(from, claim);
+            self.succession(now);
+        } else if self.crisis.is_some() && !claim.lists(self.own) {
+            self.removed(now, &claim);
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    /// Checks that a message of a session comes from one of its members. A stranger is answered in a way that ends the
+    /// misunderstanding; the answer is one message for one.
+    pub(super) fn is_from_member(&mut self, now: Instant, from: Guid, session: SessionId) -> bool {
+        if session == self.session.id && self.session.has(from) {
+            return true;
+        }
+        self.dropped += 1;
+        if session == self.session.id {
+            let claim = MeshMessage::Membership {
+                session,
+                epoch: self.session.epoch,
+                change: ChangeKind::Lost,
+                subject: from,
+                text: "it was cut off from the host".into(),
+                members: self.session.members(now),
+            };
+            self.send(from, claim);
+        } else if self.joins.values().all(|join| join.session != session) {
+            self.send(from, MeshMessage::Leave { session });
+        }
+        false
+    }
+
+    pub(super) fn on_leave(&mut self, now: Instant, from: Guid, session: SessionId) {
+        if session != self.session.id || !self.session.has(from) {
+            self.dropped += 1;
+        } else if self.is_host() {
+            self.remove_member(now, from, ChangeKind::Left, "it left".into());
+        } else if from == self.session.host() {
+            self.host_gone(now, true);
+        } else {
+            // The host tells everybody. Until then it does not count for the succession.
+            if let Some(seat) = self.session.seats.iter_mut().find(|seat| seat.guid == from) {
+                seat.leaving = true;
+            }
+            self.refuse_claim(from);
+            self.succession(now);
+        }
+    }
+
+    /// The game leaves. Running joins end as well.
+    pub(super) fn leave(&mut self, now: Instant) {
+        let why = reason(Code::Cancelled, "this node gave the join up");
+        let hosts: Vec<Guid> = self.joins.keys().copied().collect();
+        for host in hosts {
+            self.end_join(host, None, why.clone(), true);
+        }
+        self.end_all_invitations(reason(Code::Left, "the host left the session"));
+        self.broadcast(&MeshMessage::Leave {
+            session: self.session.id,
+        });
+        self.claims.clear();
+        self.become_alone(now);
+    }
+
+    pub(super) fn kick(&mut self, now: Instant, peer: Guid, text: String) {
+        if self.is_host() && peer != self.own && self.session.has(peer) {
+            self.remove_member(now, peer, ChangeKind::Kicked, text);
+        }
+    }
+
+    pub(super) fn reset_host_calculation(&mut self, now: Instant) {
+        let (session, host) = (self.session.id, self.session.host());
+        if self.is_host() {
+            self.on_reset_place(now, self.own);
+        } else {
+            self.send(host, MeshMessage::ResetPlace { session });
+        }
+    }
+
+    /// Host: a member's time in the session starts anew: it goes to the end of the order.
+    pub(super) fn on_reset_place(&mut self, now: Instant, from: Guid) {
+        if !self.is_host() {
+            self.dropped += 1;
+            return;
+        }
+        let mut seats = self.session.seats.clone();
+        let Some(index) = seats.iter().position(|seat| seat.guid == from) else {
+            return;
+        };
+        let mut seat = seats.remove(index);
+        seat.place = self.session.take_place();
+        seat.since = now;
+        seats.push(seat);
+        let text = "its time in the session starts anew".into();
+        let claim = Claim {
+            epoch: self.session.epoch + 1,
+            change: ChangeKind::Order,
+            subject: from,
+            text,
+            seats,
+        };
+        self.commit(now, claim, None);
+    }
+
+    /// The connection to a member ended.
+    pub(super) fn member_lost(&mut self, now: Instant, peer: Guid, why: &Reason) {
+        if self.is_host() {
+            let change = if why.code == Code::Closed {
+                ChangeKind::Left
+            } else {
+                ChangeKind::Lost
+            };
+            self.remove_member(now, peer, change, why.text.clone());
+        } else if peer == self.session.host() {
+            self.host_gone(now, false);
+        } else {
+            self.refuse_claim(peer);
+            self.report_unreachable();
+            self.testify();
+            self.succession(now);
+        }
+    }
+
+    /// A connection to a member stands again (or at last).
+    pub(super) fn member_reconnected(&mut self, now: Instant, peer: Guid) {
+        self.adopt_connection(peer);
+        if self.is_host() {
+            return;
+        }
+        if peer == self.session.host() && self.crisis.as_ref().is_some_and(|crisis| !crisis.left) {
+            self.crisis = None;
+            self.testify_regained(peer);
+            self.reported.clear();
+            // The host has most likely removed this node meanwhile: anything said as a member makes it say so.
+            let message = MeshMessage::Unreachable {
+                session: self.session.id,
+                epoch: self.session.epoch,
+                members: Vec::new(),
+            };
+            self.send(peer, message);
+        }
+        self.report_unreachable();
+        self.testify();
+        self.succession(now);
+    }
+
+    /// Member: tells the host whom this node does not reach, if that changed.
+    pub(super) fn report_unreachable(&mut self) {
+        let host = self.session.host();
+        if host == self.own || !self.links.contains_key(&host) {
+            return;
+        }
+        let others = self.session.others(self.own).map(|seat| seat.guid);
+        let missing: BTreeSet<Guid> = others.filter(|guid| !self.links.contains_key(guid)).collect();
+        if missing != self.reported {
+            let members = missing.iter().copied().collect();
+            self.reported = missing;
+            let message = MeshMessage::Unreachable {
+                session: self.session.id,
+                epoch: self.session.epoch,
+                members,
+            };
+            self.send(host, message);
+        }
+    }
+
+    /// Host: what a member does not reach. Each report replaces the one before it.
+    pub(super) fn on_unreachable(&mut self, now: Instant, from: Guid, members: &[Guid]) {
+        if !self.is_host() {
+            self.dropped += 1;
+            return;
+        }
+        let session = &self.session;
+        let about: BTreeSet<Guid> = members
+            .iter()
+            .copied()
+            .filter(|guid| *guid != from && *guid != self.own && session.has(*guid))
+            .collect();
+        self.cut_off
+            .retain(|(reporter, guid), _| *reporter != from || about.contains(guid));
+        if !self.config.partial {
+            for guid in about {
+                self.cut_off.entry((from, guid)).or_insert(now);
+            }
+        }
+    }
+
+    /// Host: decides about members that do not reach each other although the host reaches both.
+    pub(super) fn cut_off_timeout(&mut self, now: Instant) {
+        while self.is_host() && self.cut_off.values().any(|since| *since + CUT_OFF_GRACE <= now) {
+            let Some(worst) = self.most_cut_off(now) else { return };
+            let text = "it did not reach all members; the host decided".to_owned();
+            self.remove_member(now, worst, ChangeKind::Lost, text);
+        }
+    }
+
+    /// Who has the most broken connections; of several the one that came last. A report that the other side does not
+    /// confirm counts against the reporter alone, so that nobody can have others removed.
+    fn most_cut_off(&self, now: Instant) -> Option<Guid> {
+        let mut blame: BTreeMap<Guid, u32> = BTreeMap::new();
+        let is_due = |since: &Instant| *since + CUT_OFF_GRACE <= now;
+        for ((reporter, about), _) in self.cut_off.iter().filter(|(_, since)| is_due(since)) {
+            *blame.entry(*reporter).or_default() += 1;
+            if self
+                .cut_off
+                .get(&(*about, *reporter))
+                .is_some_and(|since| !is_due(since))
+            {
+                *blame.entry(*about).or_default() += 1;
+            }
+        }
+        let rank = |(guid, count): (Guid, u32)| self.session.seat(guid).map(|seat| (count, seat.place, guid));
+        blame.into_iter().filter_map(rank).max().map(|worst| worst.2)
+    }
+}
+
+/// What `MEMBER_LEFT` says.
+fn departure(change: ChangeKind, is_subject: bool, left: bool, text: &str) -> Reason {
+    match change {
+        ChangeKind::Kicked if is_subject => reason(Code::Kicked, text),
+        ChangeKind::Left if is_subject => reason(Code::Left, text),
+        ChangeKind::Lost if is_subject => reason(Code::Lost, text),
+        _ if left => reason(Code::Left, "it left"),
+        _ => reason(Code::Lost, "it was lost"),
+    }
+}

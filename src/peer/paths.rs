@@ -1,0 +1,307 @@
+//! Which real path carries the packets of which synthetic address.
+//!
+//! QUIC knows the other side of a link by a [`SyntheticAddress`]. Behind it stands a *route*: the real ways (socket and
+//! address) that lead to the same node. Outgoing packets take the route's best path; incoming ones are told apart by where
+//! they came from. In: verified paths from punching, addresses that are dialled, addresses that strangers dial from. Out: the
+//! path for a packet, the route of a packet, and whether a route's best path changed.
+//!
+//! Rules. A path that a punch or a handshake verified beats one that was not; then lan beats direct; then the smaller round
+//! trip. An address belongs to one route at a time: who was verified on it last has it. A route without links goes away at its
+//! expiry, so everything here is bounded: strangers' routes by [`MAX_STRANGERS`], a route's paths by [`MAX_PATHS`], and the
+//! rest by the node's own limits on attempts and links.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+
+use crate::codes::PathKind;
+use crate::engine::SocketName;
+use crate::transport::SyntheticAddress;
+use crate::transport::identity::{Guid, PublicKey};
+
+/// Most routes of strangers that have not proven a key yet. A handshake takes a few round trips, so this is some hundred
+/// newcomers a second; the oldest gives way, because a flood must not lock honest callers out.
+pub const MAX_STRANGERS: usize = 256;
+/// Time that a stranger's route is kept without a finished handshake: the time that dialling is given, and a little more.
+pub const STRANGER_TIME: Duration = Duration::from_secs(8);
+/// Time that a route outlives its last link, so that the close still finds its way (QUIC repeats it for three probe timeouts).
+pub const LINGER: Duration = Duration::from_secs(3);
+/// Most paths of one route: both families, each local, observed, mapped and by hand.
+pub const MAX_PATHS: usize = 8;
+
+/// One way to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path {
+    /// The socket to send from.
+    pub socket: SocketName,
+    /// Where to.
+    pub address: SocketAddr,
+    /// Inside one network, or across the internet.
+    pub kind: PathKind,
+    /// As the punch measured it.
+    pub round_trip: Option<Duration>,
+    /// A full-size packet went there and came back.
+    pub verified: bool,
+}
+
+impl Path {
+    /// Smaller is better.
+    fn rank(&self) -> (bool, PathKind, Duration) {
+        (!self.verified, self.kind, self.round_trip.unwrap_or(Duration::MAX))
+    }
+}
+
+/// Who is at the other end of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// Not proven yet.
+    Stranger,
+    /// A server.
+    Server,
+    /// A player.
+    Peer(PublicKey),
+}
+
+#[derive(Debug)]
+struct Route {
+    owner: Owner,
+    paths: Vec<Path>,
+    best: usize,
+    links: u32,
+    expires: Instant,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub struct Paths {
+    routes: FxHashMap<SyntheticAddress, Route>,
+    by_source: FxHashMap<(SocketName, SocketAddr), SyntheticAddress>,
+    /// Routes of peers that a punch opened, by guid.
+    opened: BTreeMap<Guid, SyntheticAddress>,
+    /// Oldest first; may name routes that are gone or known by now.
+    strangers: VecDeque<SyntheticAddress>,
+    /// Every route with its expiry, for the sweep; ordered, so that the sweep is the same in every run.
+    order: BTreeMap<SyntheticAddress, ()>,
+}
+
+impl Paths {
+    /// The route that a datagram from there belongs to.
+    #[inline]
+    pub fn route_from(&self, socket: SocketName, source: SocketAddr) -> Option<SyntheticAddress> {
+        self.by_source.get(&(socket, source)).copied()
+    }
+
+    /// The path that packets of this route take now.
+    #[inline]
+    pub fn best(&self, address: SyntheticAddress) -> Option<&Path> {
+        self.routes.get(&address).and_then(|route| route.paths.get(route.best))
+    }
+
+    /// Who is at the other end.
+    pub fn owner(&self, address: SyntheticAddress) -> Option<Owner> {
+        self.routes.get(&address).map(|route| route.owner)
+    }
+
+    /// Makes a route with one path. `address` is a fresh synthetic address. What stood for the same source before loses it.
+    pub fn insert(&mut self, now: Instant, address: SyntheticAddress, owner: Owner, path: Path) {
+        if owner == Owner::Stranger {
+            self.make_room_for_stranger();
+            self.strangers.push_back(address);
+        }
+        let route = Route {
+            owner,
+            paths: Vec::with_capacity(1),
+            best: 0,
+            links: 0,
+            expires: now + STRANGER_TIME,
+        };
+        self.routes.insert(address, route);
+        self.order.insert(address, ());
+        self.add(address, path);
+    }
+
+    fn make_room_for_stranger(&mut self) {
+        let routes = &self.routes;
+        self.strangers.retain(
+            |address| matches!(routes.get(address), Some(route) if route.owner == Owner::Stranger && route.links == 0),
+        );
+        while self.strangers.len() >= MAX_STRANGERS {
+            let Some(oldest) = self.strangers.pop_front() else {
+                break;
+            };
+            self.remove(oldest);
+        }
+    }
+
+    /// Adds a path to a route, or updates the one with the same socket and address. True if the route's best path is
+    /// another one now.
+    pub fn add(&mut self, address: SyntheticAddress, path: Path) -> bool {
+        let source = (path.socket, path.address);
+        if let Some(previous) = self.by_source.insert(source, address)
+            && previous != address
+        {
+            self.drop_path(previous, source);
+        }
+        let Some(route) = self.routes.get_mut(&address) else {
+            self.by_source.remove(&source);
+            return false;
+        };
+        let before = route.paths.get(route.best).map(|best| (best.socket, best.address));
+        match route
+            .paths
+            .iter_mut()
+            .find(|known| (known.socket, known.address) == source)
+        {
+            Some(known) => *known = path,
+            None => route.paths.push(path),
+        }
+        if route.paths.len() > MAX_PATHS
+            && let Some((worst, _)) = route.paths.iter().enumerate().max_by_key(|(_, path)| path.rank())
+        {
+            let gone = route.paths.swap_remove(worst);
+            self.by_source.remove(&(gone.socket, gone.address));
+        }
+        route.choose();
+        before.is_some() && before != route.paths.get(route.best).map(|best| (best.socket, best.address))
+    }
+
+    fn drop_path(&mut self, address: SyntheticAddress, source: (SocketName, SocketAddr)) {
+        if let Some(route) = self.routes.get_mut(&address) {
+            route.paths.retain(|path| (path.socket, path.address) != source);
+            route.choose();
+            if route.paths.is_empty() && route.links == 0 {
+                self.remove(address);
+            }
+        }
+    }
+
+    /// A handshake proved who is at the other end; its path is verified by that.
+    pub fn prove(&mut self, address: SyntheticAddress, owner: Owner) {
+        if let Some(route) = self.routes.get_mut(&address) {
+            route.owner = owner;
+            if let Some(best) = route.paths.get_mut(route.best) {
+                best.verified = true;
+            }
+        }
+    }
+
+    /// Remembers the route as the opened way to a peer until `expires`.
+    pub fn open(&mut self, peer: Guid, address: SyntheticAddress, expires: Instant) {
+        if let Some(route) = self.routes.get_mut(&address) {
+            route.expires = route.expires.max(expires);
+            if let Some(previous) = self.opened.insert(peer, address)
+                && previous != address
+                && self.routes.get(&previous).is_some_and(|route| route.links == 0)
+            {
+                self.remove(previous);
+                self.opened.insert(peer, address);
+            }
+        }
+    }
+
+    /// The opened way to a peer, if its best path is verified.
+    pub fn opened(&self, peer: Guid) -> Option<(SyntheticAddress, &Path)> {
+        let address = *self.opened.get(&peer)?;
+        self.best(address)
+            .filter(|path| path.verified)
+            .map(|path| (address, path))
+    }
+
+    /// Forgets the opened way to a peer; what links it carries stay.
+    pub fn close(&mut self, now: Instant, peer: Guid) {
+        if let Some(address) = self.opened.remove(&peer)
+            && let Some(route) = self.routes.get_mut(&address)
+        {
+            route.expires = now + LINGER;
+        }
+    }
+
+    /// A link uses the route.
+    pub fn link_added(&mut self, address: SyntheticAddress) {
+        if let Some(route) = self.routes.get_mut(&address) {
+            route.links += 1;
+        }
+    }
+
+    /// A link of the route is gone.
+    pub fn link_removed(&mut self, now: Instant, address: SyntheticAddress) {
+        if let Some(route) = self.routes.get_mut(&address) {
+            route.links = route.links.saturating_sub(1);
+            route.expires = route.expires.max(now + LINGER);
+        }
+    }
+
+    fn remove(&mut self, address: SyntheticAddress) {
+        self.order.remove(&address);
+        let Some(route) = self.routes.remove(&address) else {
+            return;
+        };
+        for path in &route.paths {
+            let source = (path.socket, path.address);
+            if self.by_source.get(&source) == Some(&address) {
+                self.by_source.remove(&source);
+            }
+        }
+        if let Owner::Peer(key) = route.owner
+            && self.opened.get(&key.guid()) == Some(&address)
+        {
+            self.opened.remove(&key.guid());
+        }
+    }
+
+    /// Removes routes that expired.
+    pub fn sweep(&mut self, now: Instant) {
+        let expired: Vec<_> = self
+            .order
+            .keys()
+            .copied()
+            .filter(|address| {
+                self.routes
+                    .get(address)
+                    .is_none_or(|route| route.links == 0 && route.expires <= now)
+            })
+            .collect();
+        for address in expired {
+            self.remove(address);
+        }
+    }
+
+    /// When the next route expires.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let idle = self.routes.values().filter(|route| route.links == 0);
+        idle.map(|route| route.expires).min()
+    }
+
+    /// Routes there are.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.routes.len()
+    }
+}
+
+impl Route {
+    fn choose(&mut self) {
+        let best = self.paths.iter().enumerate().min_by_key(|(_, path)| path.rank());
+        self.best = best.map_or(0, |(index, _)| index);
+    }
+}
+
+/// What kind of path an address makes by itself: private, loopback and link-local ones are inside one network.
+pub fn kind_of(address: SocketAddr) -> PathKind {
+    let local = match address.ip() {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    };
+    if local { PathKind::Lan } else { PathKind::Direct }
+}
+
+/// True if something may be sent there at all: one machine's address with a port.
+pub fn may_send_to(address: SocketAddr) -> bool {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast()),
+        IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_multicast()),
+    };
+    ip && address.port() != 0
+}

@@ -1,0 +1,621 @@
+//! The session with the server.
+//!
+//! In: the game's wish (name or address, port, key), resolved names, link events, the server's messages. Out: dials, the Hello with
+//! its access proof, `SERVER_…` events. States: idle → resolving → dialling (one address after the other) → greeting → up; after a
+//! loss → waiting → resolving again, for ever.
+//!
+//! Decisions. A wish for the server that stands is answered at once; one for another server replaces the session, quietly, and what was
+//! asked of the old one ends with SERVER_LOST. Without a key the first key that the server proves is pinned for the automatic
+//! reconnects: a session never moves to another key behind the game's back; the node keeps trying and says so by a notice. A new
+//! wish of the game without a key starts without a pin. A session that a newer node with the same identity took over is not
+//! re-opened: two nodes would throw each other out for ever.
+//!
+//! Timers: [`CONNECT_TIME`], [`NEXT_ADDRESS_TIME`], [`RESOLVE_TIME`], and the waits between reconnects.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use ring::hmac;
+
+use super::Node;
+use super::api::{Event, Reason, RequestId, SideEffect};
+use super::attempts::cancelled;
+use super::paths::{Owner, Path, kind_of, may_send_to};
+use super::requests::Pending;
+use crate::codes::Code;
+use crate::engine::SocketName;
+use crate::transport::identity::PublicKey;
+use crate::transport::{CloseInfo, CloseReason, LinkId, LinkKind};
+use crate::wire::PROTOCOL_VERSION;
+use crate::wire::control::{ACCESS_EXPORTER_LABEL, FromServer, Hello, ToServer};
+use crate::wire::introduction::{Candidate, CandidateKind, NatFacts};
+use crate::wire::{DecodeError, MAX_CANDIDATES};
+
+/// Handshake and greeting with one address: two round trips, with room for four losses in a row.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// The same while there is another address to try: a machine with a dead IPv6 route should not wait for long.
+const NEXT_ADDRESS_TIME: Duration = Duration::from_secs(2);
+/// A system's resolver gives up by itself after 5 to 30 s; a player does so earlier.
+const RESOLVE_TIME: Duration = Duration::from_secs(10);
+/// Addresses of a name that are tried.
+const MAX_ADDRESSES: usize = 8;
+/// Guess for the first packet's round trip: a server on the same continent, doubled.
+const INITIAL_ROUND_TRIP: Duration = Duration::from_millis(100);
+/// Wait before the first reconnect: a server that restarts is back in about that, and losing a packet burst costs no more.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// Longest wait between reconnects: short enough for a player to sit out, long enough for thousands of nodes to be no flood.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Which server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Target {
+    host: String,
+    port: u16,
+    key: Option<PublicKey>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Idle,
+    Resolving { id: u32, deadline: Instant },
+    Dialling { link: LinkId, deadline: Instant },
+    Greeting { link: LinkId, deadline: Instant },
+    Up { link: LinkId },
+    Waiting { until: Instant },
+}
+
+/// The session.
+#[derive(Debug)]
+pub(super) struct Rendezvous {
+    target: Option<Target>,
+    /// Game requests that wait for it. Empty while reconnecting by itself.
+    requests: Vec<RequestId>,
+    state: State,
+    addresses: VecDeque<SocketAddr>,
+    next_resolve: u32,
+    pinned: Option<PublicKey>,
+    /// The session stood and was lost: failures now lead to another try.
+    reconnecting: bool,
+    tries: u32,
+    /// The last failure that a notice told of, so that each is told once.
+    noticed: Option<Code>,
+    last_failure: Option<Reason>,
+    pub key: Option<PublicKey>,
+    pub observed: Option<SocketAddr>,
+}
+
+impl Rendezvous {
+    pub fn new() -> Self {
+        Self {
+            target: None,
+            requests: Vec::new(),
+            state: State::Idle,
+            addresses: VecDeque::new(),
+            next_resolve: 1,
+            pinned: None,
+            reconnecting: false,
+            tries: 0,
+            noticed: None,
+            last_failure: None,
+            key: None,
+            observed: None,
+        }
+    }
+
+    /// The link of the session, in whatever state it is.
+    pub fn link(&self) -> Option<LinkId> {
+        match self.state {
+            State::Dialling { link, .. } | State::Greeting { link, .. } | State::Up { link } => Some(link),
+            _ => None,
+        }
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::Idle | State::Up { .. } => None,
+            State::Resolving { deadline, .. } | State::Dialling { deadline, .. } | State::Greeting { deadline, .. } => {
+                Some(deadline)
+            }
+            State::Waiting { until } => Some(until),
+        }
+    }
+
+    /// The wait before the next try: doubled each time, and spread over its upper half so that the nodes of a server that
+    /// restarted do not all come at once.
+    fn next_wait(&mut self, random: u64) -> Duration {
+        let full = FIRST_WAIT.saturating_mul(1 << self.tries.min(16)).min(LONGEST_WAIT);
+        self.tries += 1;
+        full / 2 + full.mul_f64(0.5 * (random >> 11) as f64 / (1u64 << 53) as f64)
+    }
+}
+
+impl Node {
+    /// True while a session stands.
+    pub(super) fn server_is_up(&self) -> bool {
+        matches!(self.rendezvous.state, State::Up { .. })
+    }
+
+    /// The game's call.
+    pub(super) fn connect_server(
+        &mut self,
+        now: Instant,
+        request: RequestId,
+        host: String,
+        port: u16,
+        key: Option<PublicKey>,
+    ) {
+        self.requests.begin(request, Pending::Server);
+        self.timers_changed = true;
+        let host = host
+            .trim()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_ascii_lowercase();
+        let same = self.rendezvous.target.as_ref().is_some_and(|target| {
+            let same_key = key.is_none() || key == target.key || (self.server_is_up() && key == self.rendezvous.key);
+            target.host == host && target.port == port && same_key
+        });
+        if same && self.server_is_up() {
+            if key.is_some()
+                && let Some(target) = &mut self.rendezvous.target
+            {
+                target.key = key;
+            }
+            return self.raise_server_connected(request);
+        }
+        if same && !matches!(self.rendezvous.state, State::Idle | State::Waiting { .. }) {
+            return self.rendezvous.requests.push(request);
+        }
+        self.leave_server(now, "another server is connected to instead");
+        if host.is_empty() || port == 0 {
+            let text = "a server needs a name or an address, and a port".to_owned();
+            return self.raise_server_failed(
+                request,
+                Reason {
+                    code: Code::InvalidArgument,
+                    text,
+                },
+            );
+        }
+        self.rendezvous.target = Some(Target { host, port, key });
+        self.rendezvous.requests.push(request);
+        self.begin_resolving(now);
+    }
+
+    /// The game's call.
+    pub(super) fn disconnect_server(&mut self, now: Instant, request: RequestId) {
+        self.leave_server(now, "the game disconnected from the server");
+        self.raise(Event::ServerDisconnected { request });
+    }
+
+    /// Ends whatever there is with a server, without an event for the session itself.
+    pub(super) fn leave_server(&mut self, now: Instant, text: &str) {
+        self.timers_changed = true;
+        self.view_changed = true;
+        if let Some(link) = self.rendezvous.link() {
+            let info = CloseInfo {
+                code: Code::Closed.number(),
+                user_code: 0,
+                text: text.to_owned(),
+            };
+            self.close_link(now, link, info);
+        }
+        for request in std::mem::take(&mut self.rendezvous.requests) {
+            self.raise_server_failed(request, cancelled());
+        }
+        let next_resolve = self.rendezvous.next_resolve;
+        self.rendezvous = Rendezvous {
+            next_resolve,
+            ..Rendezvous::new()
+        };
+        self.end_asks(now);
+    }
+
+    /// The game cancels its wish; the session is given up if nobody else waits for it.
+    pub(super) fn cancel_server(&mut self, now: Instant, request: RequestId) {
+        self.rendezvous.requests.retain(|waiting| *waiting != request);
+        self.raise_server_failed(request, cancelled());
+        if self.rendezvous.requests.is_empty() && !self.server_is_up() && !self.rendezvous.reconnecting {
+            self.leave_server(now, "cancelled");
+        }
+    }
+
+    fn begin_resolving(&mut self, now: Instant) {
+        let Some(target) = &self.rendezvous.target else { return };
+        if let Ok(ip) = target.host.parse::<IpAddr>() {
+            return self.resolved(now, Ok(vec![ip]));
+        }
+        let (id, host) = (self.rendezvous.next_resolve, target.host.clone());
+        self.rendezvous.next_resolve = id.wrapping_add(1);
+        self.rendezvous.state = State::Resolving {
+            id,
+            deadline: now + RESOLVE_TIME,
+        };
+        self.side_effects.push_back(SideEffect::Resolve { id, host });
+    }
+
+    /// The outside's answer.
+    pub(super) fn name_resolved(&mut self, now: Instant, id: u32, addresses: Result<Vec<IpAddr>, String>) {
+        if matches!(self.rendezvous.state, State::Resolving { id: awaited, .. } if awaited == id) {
+            self.resolved(now, addresses);
+        }
+    }
+
+    fn resolved(&mut self, now: Instant, addresses: Result<Vec<IpAddr>, String>) {
+        self.timers_changed = true;
+        let Some(target) = &self.rendezvous.target else { return };
+        let (host, port) = (target.host.clone(), target.port);
+        let (v4, v6) = (self.has_socket(SocketName::Udp4), self.has_socket(SocketName::Udp6));
+        let found = match addresses {
+            Ok(found) if !found.is_empty() => found,
+            Ok(_) => return self.name_not_resolved(now, &host, "it has no addresses"),
+            Err(text) => return self.name_not_resolved(now, &host, &text),
+        };
+        self.rendezvous.addresses = found
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip.to_canonical(), port))
+            .filter(|address| may_send_to(*address) && if address.is_ipv4() { v4 } else { v6 })
+            .take(MAX_ADDRESSES)
+            .collect();
+        self.rendezvous.last_failure = None;
+        self.dial_next_address(now);
+    }
+
+    fn name_not_resolved(&mut self, now: Instant, host: &str, why: &str) {
+        let text = format!("the server's name {host:?} could not be resolved: {why}");
+        let code = Code::NameNotResolved;
+        self.server_attempt_failed(now, Reason { code, text });
+    }
+
+    fn dial_next_address(&mut self, now: Instant) {
+        self.timers_changed = true;
+        let Some(address) = self.rendezvous.addresses.pop_front() else {
+            let reason = self.rendezvous.last_failure.take().unwrap_or_else(|| Reason {
+                code: Code::NoAnswer,
+                text: "no socket of this node can reach any of the server's addresses".to_owned(),
+            });
+            return self.server_attempt_failed(now, reason);
+        };
+        let synthetic = self.transport.new_address();
+        let path = Path {
+            socket: if address.is_ipv4() {
+                SocketName::Udp4
+            } else {
+                SocketName::Udp6
+            },
+            address,
+            kind: kind_of(address),
+            round_trip: None,
+            verified: false,
+        };
+        self.paths.insert(now, synthetic, Owner::Server, path);
+        self.paths.link_added(synthetic);
+        let given = self.rendezvous.target.as_ref().and_then(|target| target.key);
+        let expected = given.or(self.rendezvous.pinned);
+        let link = self
+            .transport
+            .connect(now, synthetic, LinkKind::Server, expected, Some(INITIAL_ROUND_TRIP));
+        self.server_links.insert(link, synthetic);
+        let time = if self.rendezvous.addresses.is_empty() {
+            CONNECT_TIME
+        } else {
+            NEXT_ADDRESS_TIME
+        };
+        let deadline = now + time;
+        self.rendezvous.state = State::Dialling { link, deadline };
+    }
+
+    /// The handshake is done: who this is, and that it knows the access key.
+    pub(super) fn server_link_connected(&mut self, now: Instant, link: LinkId, key: PublicKey) {
+        self.timers_changed = true;
+        self.rendezvous.key = Some(key);
+        self.rendezvous.state = State::Greeting {
+            link,
+            deadline: now + CONNECT_TIME,
+        };
+        let access_proof = match self.transport.export_keying_material(link, ACCESS_EXPORTER_LABEL) {
+            Some(bytes) if !self.access_key.is_empty() => access_proof(&self.access_key, &bytes),
+            _ => [0; 32],
+        };
+        let hello = ToServer::Hello(Hello {
+            protocol: PROTOCOL_VERSION,
+            app: self.app.clone(),
+            access_proof,
+            incarnation: self.incarnation,
+            consent: self.accept_from,
+            session_tag: self.session_tag,
+            relay_policy: self.relay_policy,
+            candidates: self.candidates(),
+            facts: NatFacts::default(),
+        });
+        self.write_to_server(link, &hello);
+    }
+
+    /// The addresses of this node that it knows itself.
+    fn candidates(&self) -> Vec<Candidate> {
+        let mut candidates = Vec::new();
+        if let Some(address) = self.manual_address {
+            candidates.push(Candidate {
+                kind: CandidateKind::Manual,
+                address,
+            });
+        }
+        for (socket, bound) in &self.sockets {
+            if !matches!(socket, SocketName::Udp4 | SocketName::Udp6) {
+                continue;
+            }
+            let family = |ip: &&IpAddr| ip.is_ipv4() == bound.is_ipv4() && !ip.is_loopback();
+            let every = bound.ip().is_unspecified();
+            let interfaces = self.local_addresses.iter().filter(|_| every);
+            let own = Some(&bound.ip()).filter(|_| !every).copied();
+            candidates.extend(interfaces.chain(own.iter()).filter(family).map(|ip| Candidate {
+                kind: CandidateKind::Local,
+                address: SocketAddr::new(*ip, bound.port()),
+            }));
+        }
+        candidates.truncate(MAX_CANDIDATES);
+        candidates
+    }
+
+    /// Something arrived from the server.
+    pub(super) fn server_readable(&mut self, now: Instant, link: LinkId) {
+        while let Some(message) = self.transport.next_control(link) {
+            match FromServer::decode(&message) {
+                Ok(message) => self.server_message(now, message),
+                // A newer server may say more than this version knows.
+                Err(DecodeError::UnknownType(_)) => {}
+                Err(_) => {
+                    let text = "the server sent a message that cannot be decoded".to_owned();
+                    let info = CloseInfo {
+                        code: Code::ProtocolViolation.number(),
+                        user_code: 0,
+                        text: text.clone(),
+                    };
+                    self.close_link(now, link, info);
+                    let code = Code::ProtocolViolation;
+                    return self.server_link_over(now, Reason { code, text });
+                }
+            }
+            if self.rendezvous.link() != Some(link) {
+                return;
+            }
+        }
+    }
+
+    fn server_message(&mut self, now: Instant, message: FromServer) {
+        match message {
+            FromServer::Welcome { observed, .. } => self.welcomed(observed),
+            // Nothing counts before the server has accepted this node.
+            _ if !self.server_is_up() => {}
+            FromServer::Introduction(introduction) => self.introduced(now, introduction),
+            FromServer::OpenNatFailed {
+                request, code, text, ..
+            } => {
+                let code = Code::from_number(code).unwrap_or(Code::Refused);
+                self.open_nat_failed(now, request, Reason { code, text });
+            }
+            FromServer::IntroductionEnded { introduction, code } => {
+                let code = Code::from_number(code).unwrap_or(Code::TargetLost);
+                self.introduction_ended(now, introduction, code);
+            }
+        }
+    }
+
+    fn welcomed(&mut self, observed: SocketAddr) {
+        let State::Greeting { link, .. } = self.rendezvous.state else {
+            return;
+        };
+        self.timers_changed = true;
+        self.view_changed = true;
+        let rendezvous = &mut self.rendezvous;
+        rendezvous.state = State::Up { link };
+        rendezvous.observed = Some(observed);
+        rendezvous.pinned = rendezvous.key;
+        rendezvous.tries = 0;
+        rendezvous.noticed = None;
+        rendezvous.addresses.clear();
+        let requests = std::mem::take(&mut rendezvous.requests);
+        let reconnected = std::mem::replace(&mut rendezvous.reconnecting, false);
+        for request in requests {
+            self.raise_server_connected(request);
+        }
+        if reconnected && let Some(key) = self.rendezvous.key {
+            self.raise(Event::ServerReconnected { key, observed });
+        }
+    }
+
+    /// The session's link closed.
+    pub(super) fn server_link_closed(&mut self, now: Instant, reason: CloseReason) {
+        let reason = server_reason(reason, matches!(self.rendezvous.state, State::Up { .. }));
+        self.server_link_over(now, reason);
+    }
+
+    fn server_link_over(&mut self, now: Instant, reason: Reason) {
+        self.timers_changed = true;
+        self.view_changed = true;
+        if !self.server_is_up() {
+            self.rendezvous.last_failure = Some(reason.clone());
+            // Another address may lead to a server that is better disposed only if this one did not answer at all.
+            if reason.code == Code::NoAnswer && !self.rendezvous.addresses.is_empty() {
+                return self.dial_next_address(now);
+            }
+            return self.server_attempt_failed(now, reason);
+        }
+        self.rendezvous.observed = None;
+        if reason.code == Code::Replaced {
+            self.rendezvous.state = State::Idle;
+            self.leave_server(now, "replaced");
+        } else {
+            self.rendezvous.reconnecting = true;
+            self.wait_for_reconnect(now);
+        }
+        self.raise(Event::ServerLost { reason });
+        self.end_asks(now);
+    }
+
+    fn server_attempt_failed(&mut self, now: Instant, reason: Reason) {
+        self.timers_changed = true;
+        for request in std::mem::take(&mut self.rendezvous.requests) {
+            self.raise_server_failed(request, reason.clone());
+        }
+        if !self.rendezvous.reconnecting {
+            self.rendezvous.state = State::Idle;
+            return self.leave_server(now, "failed");
+        }
+        let expected = matches!(reason.code, Code::NoAnswer | Code::NameNotResolved);
+        if !expected && self.rendezvous.noticed != Some(reason.code) {
+            self.rendezvous.noticed = Some(reason.code);
+            let text = format!(
+                "the server cannot be reconnected ({}): {}; trying on",
+                reason.code.name(),
+                reason.text
+            );
+            self.raise(Event::Notice { text });
+        }
+        self.wait_for_reconnect(now);
+    }
+
+    fn wait_for_reconnect(&mut self, now: Instant) {
+        let wait = self.rendezvous.next_wait(self.random.next_u64());
+        self.rendezvous.addresses.clear();
+        self.rendezvous.state = State::Waiting { until: now + wait };
+    }
+
+    pub(super) fn rendezvous_timeout(&mut self, now: Instant) {
+        if self.rendezvous.poll_timeout().is_none_or(|at| at > now) {
+            return;
+        }
+        match self.rendezvous.state {
+            State::Idle | State::Up { .. } => {}
+            State::Waiting { .. } => self.begin_resolving(now),
+            State::Resolving { .. } => {
+                let host = self
+                    .rendezvous
+                    .target
+                    .as_ref()
+                    .map_or(String::new(), |target| target.host.clone());
+                self.name_not_resolved(now, &host, "the resolver did not answer");
+            }
+            State::Dialling { link, .. } | State::Greeting { link, .. } => {
+                let info = CloseInfo {
+                    code: Code::NoAnswer.number(),
+                    user_code: 0,
+                    text: String::new(),
+                };
+                self.close_link(now, link, info);
+                let text = "the server did not answer in time".to_owned();
+                let code = Code::NoAnswer;
+                self.server_link_over(now, Reason { code, text });
+            }
+        }
+    }
+
+    /// What the server should know changed.
+    pub(super) fn update_server(&mut self) {
+        let update = ToServer::Update {
+            consent: self.accept_from,
+            session_tag: self.session_tag,
+            candidates: self.candidates(),
+            facts: NatFacts::default(),
+        };
+        self.send_to_server(&update);
+    }
+
+    /// Sends if the session stands; what the server must hear of an older session it knows by that session's end.
+    pub(super) fn send_to_server(&mut self, message: &ToServer) {
+        if let State::Up { link } = self.rendezvous.state {
+            self.write_to_server(link, message);
+        }
+    }
+
+    fn write_to_server(&mut self, link: LinkId, message: &ToServer) {
+        self.scratch.clear();
+        message.encode(&mut self.scratch);
+        // Full: thousands of messages unread. The server answers none of them: requests end by their own time limits.
+        let _ = self.transport.send_control(link, &self.scratch);
+    }
+
+    fn raise_server_connected(&mut self, request: RequestId) {
+        let (Some(key), Some(observed)) = (self.rendezvous.key, self.rendezvous.observed) else {
+            return;
+        };
+        let verified = self
+            .rendezvous
+            .target
+            .as_ref()
+            .is_some_and(|target| target.key == Some(key));
+        if self.requests.end(request) {
+            self.raise(Event::ServerConnected {
+                request,
+                key,
+                verified,
+                observed,
+            });
+        }
+    }
+
+    fn raise_server_failed(&mut self, request: RequestId, reason: Reason) {
+        if self.requests.end(request) {
+            self.raise(Event::ServerFailed { request, reason });
+        }
+    }
+}
+
+/// HMAC-SHA-256 with the access key over bytes that only this TLS session has.
+fn access_proof(access_key: &str, exported: &[u8; 32]) -> [u8; 32] {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, access_key.as_bytes());
+    let mut proof = [0; 32];
+    proof.copy_from_slice(hmac::sign(&key, exported).as_ref());
+    proof
+}
+
+fn server_reason(reason: CloseReason, was_up: bool) -> Reason {
+    let (code, text) = match reason {
+        CloseReason::TimedOut if was_up => (Code::Lost, "the server went silent".to_owned()),
+        CloseReason::TimedOut | CloseReason::NoAnswer => (Code::NoAnswer, "the server did not answer".to_owned()),
+        CloseReason::Local => (Code::Closed, "closed by this node".to_owned()),
+        CloseReason::Remote(info) => {
+            let code = Code::from_number(info.code).filter(|code| code.number() <= Code::NoAnswer.number());
+            (
+                code.unwrap_or(if was_up { Code::Closed } else { Code::Refused }),
+                info.text,
+            )
+        }
+        CloseReason::WrongKey(key) => (
+            Code::WrongKey,
+            format!("the server proved another key: {}", key.to_hex()),
+        ),
+        CloseReason::Incompatible => (
+            Code::Incompatible,
+            "the server speaks another protocol version".to_owned(),
+        ),
+        CloseReason::ProtocolViolation(text) if was_up => (Code::ProtocolViolation, text),
+        CloseReason::ProtocolViolation(text) => (Code::Incompatible, format!("that is no Lanline server: {text}")),
+    };
+    Reason { code, text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_the_longest_and_are_spread() {
+        let mut rendezvous = Rendezvous::new();
+        assert_eq!(rendezvous.next_wait(0), FIRST_WAIT / 2);
+        assert!(rendezvous.next_wait(u64::MAX) > FIRST_WAIT);
+        for _ in 0..100 {
+            let wait = rendezvous.next_wait(1 << 63);
+            assert!(wait <= LONGEST_WAIT);
+        }
+        assert_eq!(rendezvous.next_wait(0), LONGEST_WAIT / 2);
+    }
+
+    #[test]
+    fn an_access_proof_depends_on_key_and_session() {
+        assert_ne!(access_proof("a", &[0; 32]), access_proof("b", &[0; 32]));
+        assert_ne!(access_proof("a", &[0; 32]), access_proof("a", &[1; 32]));
+    }
+}

@@ -1,0 +1,172 @@
+//! Events of the engine as records of the C ABI.
+
+use std::net::SocketAddr;
+
+use super::record::EventRecord;
+use crate::codes::{Code, EventType};
+use crate::peer::api::{Event, MeshEvent, NatOutcome, Reason};
+use crate::transport::identity::Guid;
+
+/// `flags` of NAT events: this node asked.
+pub const FLAG_REQUESTED: u32 = 1;
+/// `flags` of SERVER_CONNECTED: the key was verified.
+pub const FLAG_VERIFIED: u32 = 1;
+
+/// Calls `put` with the record, data and text of `event`. Allocates nothing.
+pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[u8], &str)) {
+    let record = |kind: EventType| EventRecord { r#type: kind.number(), time_us, ..EventRecord::default() };
+    match event {
+        Event::Message { peer, channel, mode, data } => {
+            let record = EventRecord {
+                peer: peer.0,
+                channel: *channel,
+                mode: mode.number(),
+                ..record(EventType::Message)
+            };
+            put(record, data, "");
+        }
+        Event::ServerConnected { request, key, verified, observed } => {
+            let record = EventRecord {
+                request: *request,
+                flags: if *verified { FLAG_VERIFIED } else { 0 },
+                address: (*observed).into(),
+                ..record(EventType::ServerConnected)
+            };
+            put(record, &key.0, "");
+        }
+        Event::ServerFailed { request, reason } => {
+            put(EventRecord { request: *request, code: number(reason), ..record(EventType::ServerFailed) }, &[], &reason.text);
+        }
+        Event::ServerLost { reason } => {
+            put(EventRecord { code: number(reason), ..record(EventType::ServerLost) }, &[], &reason.text);
+        }
+        Event::ServerReconnected { key, observed } => {
+            put(EventRecord { address: (*observed).into(), ..record(EventType::ServerReconnected) }, &key.0, "");
+        }
+        Event::ServerDisconnected { request } => {
+            put(EventRecord { request: *request, ..record(EventType::ServerDisconnected) }, &[], "");
+        }
+        Event::NatSucceeded { request, peer, path, address, sender } => {
+            let record = EventRecord {
+                request: *request,
+                peer: peer.0,
+                path: path.number(),
+                address: (*address).into(),
+                flags: requested(*sender),
+                ..record(EventType::NatPunchthroughSucceeded)
+            };
+            put(record, &[], "");
+        }
+        Event::NatFailed { request, peer, outcome, reason, sender } => {
+            let record = EventRecord {
+                request: *request,
+                peer: peer.0,
+                code: number(reason),
+                flags: requested(*sender),
+                ..record(nat_failure(*outcome))
+            };
+            put(record, &[], &reason.text);
+        }
+        Event::Connected { request, peer, path, address } => {
+            let record = EventRecord {
+                request: *request,
+                peer: peer.0,
+                path: path.number(),
+                address: (*address).into(),
+                ..record(EventType::Connected)
+            };
+            put(record, &[], "");
+        }
+        Event::ConnectionFailed { request, peer, address, reason } => {
+            let record = EventRecord {
+                request: *request,
+                peer: guid(*peer),
+                address: address.map(SocketAddr::into).unwrap_or_default(),
+                code: number(reason),
+                ..record(EventType::ConnectionFailed)
+            };
+            put(record, &[], &reason.text);
+        }
+        Event::Disconnected { peer, reason, user_code } => {
+            let record = EventRecord {
+                peer: peer.0,
+                code: number(reason),
+                count: *user_code,
+                ..record(EventType::Disconnected)
+            };
+            put(record, &[], &reason.text);
+        }
+        Event::PathChanged { peer, from, to, address } => {
+            let record = EventRecord {
+                peer: peer.0,
+                path: to.number(),
+                path_from: from.number(),
+                address: (*address).into(),
+                ..record(EventType::PathChanged)
+            };
+            put(record, &[], "");
+        }
+        Event::Mesh(event) => mesh(event, record, put),
+        Event::Notice { text } => put(record(EventType::Notice), &[], text),
+    }
+}
+
+fn mesh(event: &MeshEvent, record: impl Fn(EventType) -> EventRecord, put: impl FnOnce(EventRecord, &[u8], &str)) {
+    match event {
+        MeshEvent::JoinStart { host, members, data } => {
+            put(EventRecord { peer: host.0, count: *members, ..record(EventType::VerifiedJoinStart) }, data, "");
+        }
+        MeshEvent::JoinCapable { request, joiner, data } => {
+            put(EventRecord { request: *request, peer: joiner.0, ..record(EventType::VerifiedJoinCapable) }, data, "");
+        }
+        MeshEvent::JoinAccepted { host, members, data } => {
+            put(EventRecord { peer: host.0, count: *members, ..record(EventType::VerifiedJoinAccepted) }, data, "");
+        }
+        MeshEvent::JoinRejected { host, data } => {
+            let code = Code::Rejected.number();
+            put(EventRecord { peer: host.0, code, ..record(EventType::VerifiedJoinRejected) }, data, "");
+        }
+        MeshEvent::JoinFailed { request, peer, member, reason } => {
+            let record = EventRecord {
+                request: *request,
+                peer: peer.0,
+                peer2: guid(*member),
+                code: number(reason),
+                ..record(EventType::VerifiedJoinFailed)
+            };
+            put(record, &[], &reason.text);
+        }
+        MeshEvent::NewHost { host, old } => {
+            put(EventRecord { peer: host.0, peer2: guid(*old), ..record(EventType::NewHost) }, &[], "");
+        }
+        MeshEvent::MemberJoined { member } => {
+            put(EventRecord { peer: member.0, ..record(EventType::MemberJoined) }, &[], "");
+        }
+        MeshEvent::MemberLeft { member, reason } => {
+            let code = number(reason);
+            put(EventRecord { peer: member.0, code, ..record(EventType::MemberLeft) }, &[], &reason.text);
+        }
+    }
+}
+
+fn number(reason: &Reason) -> i32 {
+    reason.code.number()
+}
+
+fn guid(guid: Option<Guid>) -> u64 {
+    guid.map_or(0, |guid| guid.0)
+}
+
+fn requested(sender: bool) -> u32 {
+    if sender { FLAG_REQUESTED } else { 0 }
+}
+
+fn nat_failure(outcome: NatOutcome) -> EventType {
+    match outcome {
+        NatOutcome::Failed => EventType::NatPunchthroughFailed,
+        NatOutcome::TargetNotConnected => EventType::NatTargetNotConnected,
+        NatOutcome::TargetUnresponsive => EventType::NatTargetUnresponsive,
+        NatOutcome::ConnectionToTargetLost => EventType::NatConnectionToTargetLost,
+        NatOutcome::AlreadyInProgress => EventType::NatAlreadyInProgress,
+    }
+}

@@ -1,0 +1,318 @@
+//! One turn of a node, run by whoever holds its lock.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+
+use super::clock;
+use super::convert::convert;
+use super::events::EventWriter;
+use super::interfaces;
+use super::node::Node;
+use super::outbox::Lanes;
+use super::record::EventRecord;
+use super::runtime;
+use super::signals::{NodeIo, NodeSocket};
+use super::udp::{BATCH_SIZE, ReceiveBuffer, SendOutcome};
+use crate::codes::EventType;
+use crate::engine::{Datagram, Engine, Transmit};
+use crate::peer::Node as PeerEngine;
+use crate::peer::api::{Command, Event, MeshCommand, RequestId, SideEffect, SideEffectAnswer};
+use crate::transport::SendError;
+use crate::transport::identity::Guid;
+
+/// Transmits of one turn, about a megabyte: after that received acknowledgements get their turn.
+const MAX_TRANSMITS: usize = 64;
+
+/// When to try again if a socket's buffer was full: a few datagrams' time at 100 Mbit/s.
+const RETRY_BLOCKED: Duration = Duration::from_micros(500);
+
+/// Sends shortly after a flush that only sent wait for this long and leave together: one wake-up for all messages of
+/// that time. Below the precision of any game's frame, above the cost of a wake-up (some 10 µs) by a wide margin.
+pub const COALESCE: Duration = Duration::from_micros(200);
+
+/// What a turn found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// There is more to do at once.
+    pub more: bool,
+    /// When the engine (or a socket) wants the next turn.
+    pub until: Option<Instant>,
+    /// The game's messages were sent and none were received: more are likely to follow at once.
+    pub sent_only: bool,
+    /// There are events for the game.
+    pub delivered: bool,
+}
+
+/// A payload that a full socket did not take.
+struct Blocked {
+    transmit: Transmit,
+    payload: Vec<u8>,
+    sent: usize,
+}
+
+/// The engine and everything a turn needs.
+pub struct Driver {
+    engine: PeerEngine,
+    sockets: Vec<NodeSocket>,
+    receive_buffer: ReceiveBuffer,
+    datagrams: Vec<Datagram>,
+    payload: Vec<u8>,
+    blocked: Option<Blocked>,
+    events: EventWriter,
+    lanes: FxHashMap<Guid, Lanes>,
+    active: Vec<Guid>,
+    commands: VecDeque<Command>,
+    answers: VecDeque<SideEffectAnswer>,
+    bound: Vec<SocketAddr>,
+    local_addresses: Vec<IpAddr>,
+    look_at_interfaces: Instant,
+    view_changed: bool,
+}
+
+impl Driver {
+    /// A driver whose engine has not run yet.
+    pub fn new(
+        now: Instant,
+        engine: PeerEngine,
+        sockets: Vec<NodeSocket>,
+        events: EventWriter,
+        local_addresses: Vec<IpAddr>,
+    ) -> Self {
+        Self {
+            bound: sockets.iter().map(NodeSocket::local_address).collect(),
+            engine,
+            sockets,
+            receive_buffer: ReceiveBuffer::new(),
+            datagrams: Vec::new(),
+            payload: Vec::new(),
+            blocked: None,
+            events,
+            lanes: FxHashMap::default(),
+            active: Vec::new(),
+            commands: VecDeque::new(),
+            answers: VecDeque::new(),
+            local_addresses,
+            look_at_interfaces: now + interfaces::REFRESH,
+            view_changed: true,
+        }
+    }
+
+    /// What the sockets' system calls go through, for whoever waits for readiness.
+    pub fn ios(&self) -> Vec<NodeIo> {
+        self.sockets.iter().map(|socket| NodeIo::clone(socket.io())).collect()
+    }
+
+    /// Receive → engine → commands and messages → events → transmit → next deadline.
+    pub fn turn(&mut self, node: &Node) -> Turn {
+        let now = Instant::now();
+        let more_in = self.receive(now);
+        if self.engine.poll_timeout().is_some_and(|at| at <= now) {
+            self.engine.handle_timeout(now);
+        }
+        self.watch_interfaces(now);
+        let sent = self.take_outbox(node, now);
+        let received = self.drain_events(node, now);
+        self.side_effects(node);
+        let more_out = self.transmit(now);
+        if self.view_changed {
+            self.refresh_view(node, now);
+        }
+        let delivered = self.events.hand_over(clock::microseconds(now));
+        let until = earliest(self.engine.poll_timeout(), Some(self.look_at_interfaces));
+        let until = if self.blocked.is_some() { earliest(until, Some(now + RETRY_BLOCKED)) } else { until };
+        Turn { more: more_in || more_out, until, sent_only: sent && !received, delivered }
+    }
+
+    /// One batch of each socket. True if one may hold more.
+    fn receive(&mut self, now: Instant) -> bool {
+        let mut more = false;
+        for socket in &mut self.sockets {
+            more |= socket.receive_batch(&mut self.receive_buffer, &mut self.datagrams) >= BATCH_SIZE;
+            for datagram in self.datagrams.drain(..) {
+                self.engine.handle_datagram(now, datagram);
+            }
+        }
+        more
+    }
+
+    /// Commands, answers and messages to the engine. True if messages went in.
+    fn take_outbox(&mut self, node: &Node, now: Instant) -> bool {
+        node.outbox().take(&mut self.lanes, &mut self.active, &mut self.commands, &mut self.answers);
+        while let Some(answer) = self.answers.pop_front() {
+            self.engine.side_effect_answer(now, answer);
+        }
+        let sent = self.work_off_lanes(now);
+        // After the messages: what was sent before a disconnect goes first.
+        while let Some(command) = self.commands.pop_front() {
+            self.engine.command(now, command);
+        }
+        sent
+    }
+
+    fn work_off_lanes(&mut self, now: Instant) -> bool {
+        let Self { engine, lanes, active, .. } = self;
+        let mut sent = false;
+        active.retain(|guid| {
+            let Some(lanes) = lanes.get_mut(guid) else { return false };
+            for lane in &mut lanes.0 {
+                while let Some(message) = lane.first() {
+                    let length = message.data.len();
+                    match engine.send(now, *guid, message.channel, message.mode, message.data) {
+                        Err(SendError::Full) => break,
+                        // The player is gone, which the game hears of otherwise.
+                        Ok(()) | Err(SendError::NotConnected | SendError::TooLarge) => lane.advance(length),
+                    }
+                    sent = true;
+                }
+            }
+            !lanes.is_empty()
+        });
+        sent
+    }
+
+    /// Events of the engine to the game. True if there were messages.
+    fn drain_events(&mut self, node: &Node, now: Instant) -> bool {
+        let time_us = clock::microseconds(now);
+        let Self { engine, events, .. } = self;
+        let mut messages = false;
+        while let Some(event) = engine.poll_event(events.reliable_room()) {
+            if matches!(event, Event::Message { .. }) {
+                messages = true;
+            } else {
+                self.view_changed = true;
+                keep_books(node, &mut self.lanes, &event);
+            }
+            convert(&event, time_us, |record, data, text| events.push(record, data, text));
+        }
+        messages
+    }
+
+    fn side_effects(&mut self, node: &Node) {
+        while let Some(effect) = self.engine.poll_side_effect() {
+            match effect {
+                SideEffect::Resolve { id, host } => runtime::resolve(node.weak(), id, host),
+            }
+        }
+    }
+
+    /// True if the engine has more than one turn's worth.
+    fn transmit(&mut self, now: Instant) -> bool {
+        if let Some(blocked) = &mut self.blocked {
+            match send(&mut self.sockets, &blocked.transmit, &blocked.payload[blocked.sent..]) {
+                SendOutcome::Done => self.blocked = None,
+                SendOutcome::Blocked { sent } => {
+                    blocked.sent += sent;
+                    return false;
+                }
+            }
+        }
+        for _ in 0..MAX_TRANSMITS {
+            self.payload.clear();
+            let Some(transmit) = self.engine.poll_transmit(now, &mut self.payload) else { return false };
+            let payload = &self.payload[..transmit.size.min(self.payload.len())];
+            if let SendOutcome::Blocked { sent } = send(&mut self.sockets, &transmit, payload) {
+                self.blocked = Some(Blocked { transmit, payload: payload.to_vec(), sent });
+                return false;
+            }
+        }
+        true
+    }
+
+    fn watch_interfaces(&mut self, now: Instant) {
+        if now < self.look_at_interfaces {
+            return;
+        }
+        self.look_at_interfaces = now + interfaces::REFRESH;
+        let addresses = interfaces::addresses(&self.bound);
+        if addresses != self.local_addresses {
+            self.local_addresses.clone_from(&addresses);
+            self.engine.side_effect_answer(now, SideEffectAnswer::LocalAddresses(addresses));
+        }
+    }
+
+    /// Puts what accessor calls show where they find it.
+    pub fn refresh_view(&mut self, node: &Node, now: Instant) {
+        self.view_changed = false;
+        if let Some(view) = self.engine.take_view(now) {
+            node.set_view(Arc::new(view));
+        }
+    }
+
+    /// Tells everybody that this node goes. Messages that wait are given to the engine first.
+    pub fn close(&mut self, node: &Node) {
+        self.turn(node);
+        let now = Instant::now();
+        self.engine.command(now, Command::Mesh(MeshCommand::Leave));
+        // Leaving is said on connections that are closed next: let it go out first.
+        self.transmit(now);
+        for peer in node.outbox().peers() {
+            self.engine.command(now, Command::Disconnect { peer, user_code: 0, text: String::new() });
+        }
+        self.engine.command(now, Command::DisconnectServer { request: 0 });
+        self.view_changed = true;
+    }
+
+    /// Writes an event of the shell's own.
+    pub fn say(&mut self, kind: EventType, code: i32, text: &str) {
+        let time_us = clock::microseconds(Instant::now());
+        let record = EventRecord { r#type: kind.number(), code, time_us, ..EventRecord::default() };
+        self.events.push(record, &[], text);
+        self.events.hand_over(time_us);
+    }
+
+    /// Nothing waits for room in a socket.
+    pub fn is_flushed(&self) -> bool {
+        self.blocked.is_none()
+    }
+}
+
+fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+fn send(sockets: &mut [NodeSocket], transmit: &Transmit, payload: &[u8]) -> SendOutcome {
+    match sockets.iter_mut().find(|socket| socket.name() == transmit.socket) {
+        Some(socket) => socket.send(transmit, payload, None),
+        // The engine was told which sockets there are.
+        None => SendOutcome::Done,
+    }
+}
+
+/// Who is connected, and which requests are open.
+fn keep_books(node: &Node, lanes: &mut FxHashMap<Guid, Lanes>, event: &Event<'_>) {
+    let mut outbox = node.outbox();
+    match event {
+        Event::Connected { peer, .. } => outbox.connected(*peer),
+        Event::Disconnected { peer, .. } => {
+            outbox.disconnected(*peer);
+            lanes.remove(peer);
+        }
+        _ => {}
+    }
+    let request = request_of(event);
+    if request != 0 {
+        outbox.ended(request);
+    }
+}
+
+fn request_of(event: &Event<'_>) -> RequestId {
+    use crate::peer::api::MeshEvent;
+    match event {
+        Event::ServerConnected { request, .. }
+        | Event::ServerFailed { request, .. }
+        | Event::ServerDisconnected { request }
+        | Event::NatSucceeded { request, .. }
+        | Event::NatFailed { request, .. }
+        | Event::Connected { request, .. }
+        | Event::ConnectionFailed { request, .. }
+        | Event::Mesh(MeshEvent::JoinCapable { request, .. } | MeshEvent::JoinFailed { request, .. }) => *request,
+        _ => 0,
+    }
+}

@@ -1,0 +1,1 @@
+//! Tests of the event queue: bounds, order, recycling, allocations.

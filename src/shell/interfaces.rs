@@ -1,0 +1,81 @@
+//! Addresses of the machine's interfaces, for LAN candidates.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// How often a node looks whether the interfaces changed: a laptop that changes its network shall not wait for its
+/// peers to time out (10 s).
+pub const REFRESH: Duration = Duration::from_secs(5);
+
+/// Most addresses of a machine that are of use; more are only noise in candidates.
+const MAX_ADDRESSES: usize = 32;
+
+/// The answer of the system is shared by all nodes of the process for this long.
+const SHARED_FOR: Duration = Duration::from_secs(1);
+
+static LAST: Mutex<Option<(Instant, Vec<IpAddr>)>> = Mutex::new(None);
+
+/// Addresses under which a node that is bound to `bound` may be reached inside its local network. No loopback and no
+/// link-local ones, unless the node is bound to exactly such an address.
+pub fn addresses(bound: &[SocketAddr]) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    for address in bound {
+        let ip = address.ip();
+        if !ip.is_unspecified() {
+            found.push(ip);
+            continue;
+        }
+        found.extend(of_machine().into_iter().filter(|other| other.is_ipv4() == ip.is_ipv4()));
+    }
+    found.dedup();
+    found.truncate(MAX_ADDRESSES);
+    found
+}
+
+fn of_machine() -> Vec<IpAddr> {
+    let mut last = LAST.lock();
+    if let Some((when, addresses)) = &*last
+        && when.elapsed() < SHARED_FOR
+    {
+        return addresses.clone();
+    }
+    let mut addresses: Vec<IpAddr> = if_addrs::get_if_addrs()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|interface| interface.ip())
+        .filter(|ip| is_useful(*ip))
+        .collect();
+    // The order of the system changes; the order of candidates shall not.
+    addresses.sort();
+    addresses.dedup();
+    *last = Some((Instant::now(), addresses.clone()));
+    addresses
+}
+
+fn is_useful(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local() && !ip.is_unspecified(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local() && !ip.is_unspecified(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_address_is_the_only_candidate() {
+        assert_eq!(addresses(&["127.0.0.1:5".parse().unwrap()]), ["127.0.0.1".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn loopback_and_link_local_are_no_candidates_of_a_node_bound_to_all() {
+        let all = addresses(&["0.0.0.0:5".parse().unwrap(), "[::]:5".parse().unwrap()]);
+        assert!(all.iter().all(|ip| is_useful(*ip)), "{all:?}");
+        for useless in ["127.0.0.1", "169.254.1.1", "::1", "fe80::1"] {
+            assert!(!is_useful(useless.parse().unwrap()), "{useless}");
+        }
+    }
+}
