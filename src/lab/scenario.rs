@@ -90,7 +90,7 @@ const SERVER_SECOND_PORT: u16 = 61_112;
 /// Each node has a port of its own, so that a mix-up of nodes of different LANs shows.
 const FIRST_NODE_PORT: u16 = 40_000;
 /// Time for things that are expected to happen without loss worth mentioning.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 type NodeChange = Box<dyn Fn(usize, &mut NodeConfig)>;
 type ServerChange = Box<dyn Fn(&mut ServerConfig)>;

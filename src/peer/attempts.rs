@@ -415,7 +415,7 @@ impl Node {
     }
 
     /// Sends what is due, takes new paths into use, reports what is decided.
-    pub(super) fn drive_attempts(&mut self, now: Instant) {
+    fn drive_attempts(&mut self, now: Instant) {
         self.timers_changed = true;
         self.send_due_probes(now);
         let peers: Vec<Guid> = self.attempts.runs.keys().copied().collect();

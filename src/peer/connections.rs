@@ -61,7 +61,9 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Link {
     pub address: SyntheticAddress,
+    /// Proven, or (before the handshake) expected.
     pub key: Option<PublicKey>,
+    guid: Option<Guid>,
     pub dialled: bool,
     pub stage: Stage,
     /// CONNECTED was raised.
@@ -106,20 +108,15 @@ impl Node {
         self.timers_changed = true;
         match self.links.get_mut(&link) {
             Some(entry) if entry.stage == Stage::Handshake => {
-                entry.key = Some(key);
+                entry.set_key(Some(key));
                 self.dial_connected(now, link, key);
             }
             Some(_) => {}
             None => {
                 self.paths.link_added(address);
-                let entry = Link::new(address, false, Stage::AwaitHello, now + GREETING_TIME);
-                self.links.insert(
-                    link,
-                    Link {
-                        key: Some(key),
-                        ..entry
-                    },
-                );
+                let mut entry = Link::new(address, false, Stage::AwaitHello, now + GREETING_TIME);
+                entry.set_key(Some(key));
+                self.links.insert(link, entry);
                 if key == self.own_key {
                     self.refuse(now, link, Code::Refused, "a node does not connect to itself");
                 } else if self.paths.best(address).is_none() {
@@ -216,7 +213,7 @@ impl Node {
         }
     }
 
-    pub(super) fn greeting_failed(&mut self, now: Instant, link: LinkId, code: Code, text: &str) {
+    fn greeting_failed(&mut self, now: Instant, link: LinkId, code: Code, text: &str) {
         let dial = self.links.get(&link).and_then(|entry| entry.dial);
         self.refuse(now, link, code, text);
         if let Some(number) = dial {
@@ -226,7 +223,7 @@ impl Node {
     }
 
     /// What stands against a link that comes in. See the module's documentation.
-    pub(super) fn rival(&self, guid: Guid, incarnation: u64) -> Rival {
+    fn rival(&self, guid: Guid, incarnation: u64) -> Rival {
         let lower = self.guid < guid;
         if let Some((link, entry)) = self
             .current_link(guid)
@@ -304,7 +301,7 @@ impl Node {
     }
 
     /// A link over an address that punching learned, but that no probe has verified yet, has the kind that punching gave it.
-    pub(super) fn give_known_kind(&mut self, address: SyntheticAddress) {
+    fn give_known_kind(&mut self, address: SyntheticAddress) {
         let Some(path) = self.paths.best(address).copied() else {
             return;
         };
@@ -315,7 +312,7 @@ impl Node {
         }
     }
 
-    pub(super) fn raise_connected(&mut self, now: Instant, link: LinkId) {
+    fn raise_connected(&mut self, now: Instant, link: LinkId) {
         let Some(entry) = self.links.get_mut(&link) else { return };
         entry.raised = true;
         let (key, dialled) = (entry.key, entry.dialled);
@@ -404,7 +401,7 @@ impl Node {
     }
 
     /// An open link is over: its last messages first, then DISCONNECTED.
-    pub(super) fn end_link(&mut self, now: Instant, link: LinkId, reason: Reason, user_code: u32) {
+    fn end_link(&mut self, now: Instant, link: LinkId, reason: Reason, user_code: u32) {
         self.timers_changed = true;
         self.view_changed = true;
         self.read_control(now, link);
@@ -462,7 +459,7 @@ impl Node {
         }
     }
 
-    pub(super) fn forget_link(&mut self, now: Instant, link: LinkId) {
+    fn forget_link(&mut self, now: Instant, link: LinkId) {
         if let Some(entry) = self.links.remove(&link) {
             self.paths.link_removed(now, entry.address);
         }
@@ -530,7 +527,7 @@ impl Node {
     }
 
     /// The other side did not close its link although ours stood: it has lost ours.
-    pub(super) fn unpark(&mut self, now: Instant, link: LinkId, guid: Option<Guid>) {
+    fn unpark(&mut self, now: Instant, link: LinkId, guid: Option<Guid>) {
         let Some(guid) = guid else { return };
         if let Some(old) = self.current_link(guid) {
             let text = "the player came back over a new connection".to_owned();
@@ -563,6 +560,7 @@ impl Link {
         Self {
             address,
             key: None,
+            guid: None,
             dialled,
             stage,
             raised: false,
@@ -578,7 +576,12 @@ impl Link {
 
     /// Who is at the other end, as far as is known (before the handshake: who is expected).
     pub fn guid(&self) -> Option<Guid> {
-        self.key.map(|key| key.guid())
+        self.guid
+    }
+
+    pub fn set_key(&mut self, key: Option<PublicKey>) {
+        self.key = key;
+        self.guid = key.map(|key| key.guid());
     }
 }
 

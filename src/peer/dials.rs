@@ -82,7 +82,7 @@ impl Node {
         );
     }
 
-    pub(super) fn begin_dial(&mut self, now: Instant, wish: Wish) {
+    fn begin_dial(&mut self, now: Instant, wish: Wish) {
         self.timers_changed = true;
         if let Some(link) = wish.guid.and_then(|guid| self.current_link(guid)) {
             return self.already_connected(now, link, &wish);
@@ -118,7 +118,7 @@ impl Node {
         }
     }
 
-    pub(super) fn new_dial(&mut self, wish: &Wish) -> u64 {
+    fn new_dial(&mut self, wish: &Wish) -> u64 {
         let number = self.next_dial;
         self.next_dial += 1;
         let dial = Dial {
@@ -133,7 +133,7 @@ impl Node {
         number
     }
 
-    pub(super) fn already_connected(&mut self, now: Instant, link: LinkId, wish: &Wish) {
+    fn already_connected(&mut self, now: Instant, link: LinkId, wish: &Wish) {
         let Some(entry) = self.links.get_mut(&link) else { return };
         let key = entry.key;
         match wish.request {
@@ -150,7 +150,7 @@ impl Node {
     }
 
     /// Refuses before anything is sent.
-    pub(super) fn dial_refusal(&self, dial: &Dial) -> Option<Reason> {
+    fn dial_refusal(&self, dial: &Dial) -> Option<Reason> {
         let (code, text) = if dial.guid == Some(self.guid) {
             (Code::Self_, "that is this node itself".to_owned())
         } else if self.relay_policy == RelayPolicy::Only {
@@ -180,7 +180,7 @@ impl Node {
         open.count() + dialling.count()
     }
 
-    pub(super) fn dial_peer(&mut self, now: Instant, number: u64) {
+    fn dial_peer(&mut self, now: Instant, number: u64) {
         let Some(dial) = self.dials.get(&number) else { return };
         if let Some(reason) = self.dial_refusal(dial) {
             return self.dial_failed(now, number, reason);
@@ -201,7 +201,7 @@ impl Node {
         }
     }
 
-    pub(super) fn dial_opened(&mut self, now: Instant, number: u64, guid: Guid) {
+    fn dial_opened(&mut self, now: Instant, number: u64, guid: Guid) {
         let Some((address, path)) = self.paths.opened(guid) else {
             return;
         };
@@ -219,7 +219,7 @@ impl Node {
         self.start_link(now, number, address, proven, round_trip);
     }
 
-    pub(super) fn dial_address(&mut self, now: Instant, number: u64, address: SocketAddr) {
+    fn dial_address(&mut self, now: Instant, number: u64, address: SocketAddr) {
         let Some(dial) = self.dials.get(&number) else { return };
         if let Some(reason) = self.dial_refusal(dial) {
             return self.dial_failed(now, number, reason);
@@ -253,7 +253,7 @@ impl Node {
         self.start_link(now, number, route, expected, round_trip);
     }
 
-    pub(super) fn start_link(
+    fn start_link(
         &mut self,
         now: Instant,
         number: u64,
@@ -266,15 +266,10 @@ impl Node {
             .transport
             .connect(now, address, LinkKind::Peer, expected, Some(round_trip));
         self.paths.link_added(address);
-        let entry = Link::new(address, true, Stage::Handshake, now + DIAL_TIME);
-        self.links.insert(
-            link,
-            Link {
-                dial: Some(number),
-                key: expected,
-                ..entry
-            },
-        );
+        let mut entry = Link::new(address, true, Stage::Handshake, now + DIAL_TIME);
+        entry.dial = Some(number);
+        entry.set_key(expected);
+        self.links.insert(link, entry);
         if let Some(dial) = self.dials.get_mut(&number) {
             dial.link = Some(link);
         }
@@ -296,7 +291,7 @@ impl Node {
         }
     }
 
-    pub(super) fn waiting_dials(&self, peer: Guid) -> Vec<u64> {
+    fn waiting_dials(&self, peer: Guid) -> Vec<u64> {
         let waits = |dial: &Dial| dial.guid == Some(peer) && dial.link.is_none() && dial.address.is_none();
         let numbers = self.dials.iter().filter(|(_, dial)| waits(dial));
         numbers.map(|(number, _)| *number).collect()
@@ -383,7 +378,7 @@ impl Node {
     }
 
     /// A second dial led to a player who is connected, or being greeted, already.
-    pub(super) fn merge_dial(&mut self, now: Instant, number: u64, guid: Guid) {
+    fn merge_dial(&mut self, now: Instant, number: u64, guid: Guid) {
         let Some(dial) = self.dials.remove(&number) else { return };
         if let Some(link) = self.current_link(guid) {
             for request in dial.requests {

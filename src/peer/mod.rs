@@ -40,7 +40,7 @@ use crate::codes::{Code, SendMode};
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
 use crate::transport::identity::{Guid, PublicKey};
 use crate::transport::{
-    CloseInfo, LinkEvent, LinkId, LinkKind, SendError, SyntheticAddress, Transport, TransportConfig,
+    CloseInfo, LinkEvent, LinkId, LinkKind, SendError, SyntheticAddress, TakenMessage, Transport, TransportConfig,
 };
 use crate::wire::classify::{Context, Kind, classify};
 use crate::wire::control::{Consent, RelayPolicy};
@@ -261,10 +261,9 @@ impl Node {
     /// The next event. With `reliable_room` false, reliable messages stay where they are (their senders are held back).
     pub fn poll_event(&mut self, reliable_room: bool) -> Option<Event<'_>> {
         if self.lifecycle.is_empty() {
-            if let Some(link) = self.next_readable(reliable_room) {
+            if let Some((peer, taken)) = self.next_message(reliable_room) {
                 self.transmit_wanted = true;
-                let peer = self.links.get(&link).and_then(Link::guid)?;
-                let message = self.transport.next_message(link, reliable_room)?;
+                let message = self.transport.message(&taken)?;
                 return Some(Event::Message {
                     peer,
                     channel: message.channel,
@@ -272,27 +271,27 @@ impl Node {
                     data: message.data,
                 });
             }
-            self.pump_mesh(self.now);
+            if self.mesh_touched {
+                self.pump_mesh(self.now);
+            }
         }
         self.lifecycle.pop_front()
     }
 
-    /// The link whose turn it is. Links that turn out empty leave the queue; those that are over are reported.
-    fn next_readable(&mut self, reliable_room: bool) -> Option<LinkId> {
+    /// The next message of the link whose turn it is. Links that turn out empty leave the queue; those that are over are reported.
+    fn next_message(&mut self, reliable_room: bool) -> Option<(Guid, TakenMessage)> {
         for _ in 0..self.readable.len() {
             let link = self.readable.pop_front()?;
-            if self.transport.has_message(link, reliable_room) {
+            let Some(entry) = self.links.get_mut(&link) else { continue };
+            if let Some(taken) = self.transport.take_message(link, reliable_room) {
                 self.readable.push_back(link);
-                return Some(link);
+                return Some((entry.guid()?, taken));
             }
             if !reliable_room {
                 // Reliable messages may be left in it.
                 self.readable.push_back(link);
                 continue;
             }
-            let Some(entry) = self.links.get_mut(&link) else {
-                continue;
-            };
             entry.queued = false;
             if entry.stage == Stage::Draining {
                 self.drained(link);

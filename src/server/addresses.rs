@@ -4,9 +4,7 @@
 //! transport sends. An address that no link uses is forgotten [`UNLINKED_TIME`] after its last packet; there are at most
 //! [`MAX_UNLINKED`] such, because anybody can make them up: the oldest goes first.
 //!
-//! A node whose NAT gives it a new address arrives under a real address that is not known here and gets a fresh
-//! synthetic one. Nothing is moved from the old to the new one in this table: whether those packets are the node's is
-//! for QUIC to prove.
+//! An entry never moves from one real address to another: what QUIC has proven of one address says nothing of the next.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};

@@ -22,8 +22,9 @@ pub const REACTION_TIME: Duration = Duration::from_secs(5);
 /// 10 s; the rest is slack for a start under load.
 pub const VALID_TIME: Duration = Duration::from_secs(30);
 
-/// Most attempts that a node may have asked for and that are not over: one for every other member of the largest session.
-pub const MAX_ATTEMPTS_AS_ASKER: usize = 64;
+/// Most attempts that a node may have asked for and that are not over: two for every other member of the largest session,
+/// because one whose end the other side has not reported yet still counts.
+pub const MAX_ATTEMPTS_AS_ASKER: usize = 128;
 
 /// Most attempts in which a node may be the target: several full sessions' worth, so that a few strangers cannot use it up.
 pub const MAX_ATTEMPTS_AS_TARGET: usize = 256;
@@ -175,19 +176,23 @@ impl Introductions {
     /// The target acknowledges an introduction, or turns it down.
     pub fn received(&mut self, link: LinkId, id: u64, accepted: bool) {
         let Some(attempt) = self.attempts.get(&id) else { return };
-        // Only the target's word counts. The asker acknowledges too; that says nothing.
-        if attempt.target.link != link {
-            return;
-        }
-        if accepted {
-            self.target_reacted(id);
-        } else {
-            self.fail_asker(
-                id,
-                Code::Refused,
-                "the other player's game does not want to be introduced now",
-            );
-            self.remove(id);
+        if attempt.asker.link == link {
+            // That the asker acknowledges says nothing of the target. That it declines: it gave up in the meantime.
+            if !accepted {
+                self.end_target(id, Code::Cancelled);
+                self.remove(id);
+            }
+        } else if attempt.target.link == link {
+            if accepted {
+                self.target_reacted(id);
+            } else {
+                self.fail_asker(
+                    id,
+                    Code::Refused,
+                    "the other player's game does not want to be introduced now",
+                );
+                self.remove(id);
+            }
         }
     }
 

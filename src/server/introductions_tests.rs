@@ -149,6 +149,19 @@ fn the_asker_can_give_up() {
 }
 
 #[test]
+fn an_asker_that_no_longer_wants_it_says_so() {
+    let (mut introductions, _) = begun();
+    introductions.received(ASKER, 9, false);
+    let ended = Notice::Ended {
+        link: TARGET,
+        introduction: 9,
+        code: Code::Cancelled,
+    };
+    assert_eq!(notices(&mut introductions), [ended]);
+    assert_empty(&introductions);
+}
+
+#[test]
 fn a_pair_has_one_attempt_whoever_asks() {
     let (mut introductions, now) = begun();
     assert_eq!(

@@ -55,16 +55,16 @@ enum Exit {
 fn parse(arguments: Vec<std::ffi::OsString>) -> Result<Program, Exit> {
     let command = Program::command();
     let mut matches = command.clone().try_get_matches_from(&arguments).map_err(exit_of)?;
-    if let Some(("serve", given)) = matches.subcommand() {
-        if let Some(file) = given.get_one::<std::path::PathBuf>("config") {
-            let from_file = config::arguments(file, given, &command).map_err(Exit::Usage)?;
-            // The program's name and `serve` first, then the file's settings, then the flags again.
-            let serve_at = arguments.iter().position(|argument| argument == "serve").unwrap_or(1);
-            let mut all = arguments[..=serve_at].to_vec();
-            all.extend(from_file.into_iter().map(Into::into));
-            all.extend_from_slice(&arguments[serve_at + 1..]);
-            matches = command.try_get_matches_from(all).map_err(exit_of)?;
-        }
+    if let Some(("serve", given)) = matches.subcommand()
+        && let Some(file) = given.get_one::<std::path::PathBuf>("config")
+    {
+        let from_file = config::arguments(file, given, &command).map_err(Exit::Usage)?;
+        // The program's name and `serve`, then the file's settings, then the flags again.
+        let (command_words, flags) = arguments.split_at(2);
+        let mut all = command_words.to_vec();
+        all.extend(from_file.into_iter().map(Into::into));
+        all.extend_from_slice(flags);
+        matches = command.try_get_matches_from(all).map_err(exit_of)?;
     }
     Program::from_arg_matches(&matches).map_err(exit_of)
 }

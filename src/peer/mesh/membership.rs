@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::session::{EPOCH_LIMIT, Seat, Session, seats_from};
-use super::{CUT_OFF_GRACE, Mesh, bounded, random_id, reason};
+use super::{CUT_OFF_GRACE, Mesh, MeshOutput, bounded, random_id, reason};
 use crate::codes::Code;
 use crate::peer::api::{MeshEvent, Reason};
 use crate::transport::identity::Guid;
@@ -182,7 +182,9 @@ impl Mesh {
         while let Some(from) = self.claims.keys().next().copied() {
             self.refuse_claim(from);
         }
-        if host != self.own {
+        if host == self.own {
+            self.inherit(now);
+        } else {
             self.end_all_invitations(reason(Code::WrongState, "this node does not host the session any more"));
             if let Some(claim) = next {
                 self.follow_host(now, claim);
@@ -191,6 +193,22 @@ impl Mesh {
             } else if !self.links.contains_key(&host) {
                 self.host_gone(now, false);
             }
+        }
+    }
+
+    /// A new host looks at its members: the one before may have counted some that this node has lost.
+    fn inherit(&mut self, now: Instant) {
+        let leaving = self.session.others(self.own).filter(|seat| seat.leaving);
+        for guid in leaving.map(|seat| seat.guid).collect::<Vec<_>>() {
+            self.remove_member(now, guid, ChangeKind::Left, "it left".into());
+        }
+        if !self.config.partial {
+            let missing = self
+                .session
+                .others(self.own)
+                .filter(|seat| !self.links.contains_key(&seat.guid));
+            // It may be connecting still: the grace for members that do not reach each other counts here as well.
+            self.cut_off.extend(missing.map(|seat| ((self.own, seat.guid), now)));
         }
     }
 
@@ -433,6 +451,7 @@ impl Mesh {
     pub(super) fn member_reconnected(&mut self, now: Instant, peer: Guid) {
         self.adopt_connection(peer);
         if self.is_host() {
+            self.cut_off.remove(&(self.own, peer));
             return;
         }
         if peer == self.session.host() && self.crisis.as_ref().is_some_and(|crisis| !crisis.left) {
@@ -461,6 +480,7 @@ impl Mesh {
         let others = self.session.others(self.own).map(|seat| seat.guid);
         let missing: BTreeSet<Guid> = others.filter(|guid| !self.links.contains_key(guid)).collect();
         if missing != self.reported {
+            self.dial_missing(&missing);
             let members = missing.iter().copied().collect();
             self.reported = missing;
             let message = MeshMessage::Unreachable {
@@ -469,6 +489,21 @@ impl Mesh {
                 members,
             };
             self.send(host, message);
+        }
+    }
+
+    /// Tries once more to reach members whose connection ended (a player that returned is still held for connected by others
+    /// for a while). As in a join, the later one dials.
+    fn dial_missing(&mut self, missing: &BTreeSet<Guid>) {
+        if !self.config.join_auto {
+            return;
+        }
+        let before = self.session.seats.iter().take_while(|seat| seat.guid != self.own);
+        let fresh = before.filter(|seat| missing.contains(&seat.guid) && !self.reported.contains(&seat.guid));
+        for peer in fresh.map(|seat| seat.key).collect::<Vec<_>>() {
+            if self.dialing.insert(peer.guid()) {
+                self.outputs.push_back(MeshOutput::Connect { peer });
+            }
         }
     }
 
@@ -508,7 +543,8 @@ impl Mesh {
         let mut blame: BTreeMap<Guid, u32> = BTreeMap::new();
         let is_due = |since: &Instant| *since + CUT_OFF_GRACE <= now;
         for ((reporter, about), _) in self.cut_off.iter().filter(|(_, since)| is_due(since)) {
-            *blame.entry(*reporter).or_default() += 1;
+            let blamed = if *reporter == self.own { about } else { reporter };
+            *blame.entry(*blamed).or_default() += 1;
             if self
                 .cut_off
                 .get(&(*about, *reporter))

@@ -235,11 +235,12 @@ impl Shell {
     }
 
     fn report(&mut self) {
-        let (now, counters) = (Instant::now(), self.engine.counters());
+        let now = Instant::now();
         let (last, before) = self.reported;
         if now - last < REPORT_INTERVAL {
             return;
         }
+        let counters = self.engine.counters();
         self.reported = (now, counters);
         if counters == before {
             return;

@@ -65,6 +65,10 @@ fn play(seed: u64, wild: Wild) -> Simulator {
     let count = 2 + (seed % 7) as usize;
     let mut simulator = Simulator::new(count, seed, 20 + 40 * (seed % 5));
     simulator.accept = Some(Duration::from_millis(seed % 3 * 100));
+    // To see what a seed does: LANLINE_MESH_SEED=seed cargo test …
+    if std::env::var("LANLINE_MESH_SEED").is_ok_and(|text| text == seed.to_string()) {
+        simulator.start_trace();
+    }
     let mut request = 0;
     for _ in 0..60 {
         step(&mut simulator, wild, &mut request);

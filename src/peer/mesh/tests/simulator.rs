@@ -82,6 +82,41 @@ pub struct Simulator {
     pub requests: BTreeMap<RequestId, (usize, u32)>,
     /// Messages delivered.
     pub delivered: u64,
+    /// Prints everything that happens.
+    trace: bool,
+}
+
+/// A message in short.
+fn brief(message: &MeshMessage) -> String {
+    match message {
+        MeshMessage::Membership {
+            epoch,
+            change,
+            subject,
+            members,
+            ..
+        } => {
+            format!(
+                "Membership epoch {epoch:#x} {change:?} {subject}, {} members",
+                members.len()
+            )
+        }
+        MeshMessage::JoinAccepted { epoch, members, .. } => format!("JoinAccepted {epoch:#x}, {}", members.len()),
+        MeshMessage::JoinStart {
+            epoch,
+            members,
+            joining,
+            ..
+        } => {
+            format!(
+                "JoinStart {epoch:#x}, {} members, {} joining",
+                members.len(),
+                joining.len()
+            )
+        }
+        MeshMessage::Leave { session } => format!("Leave {:02x}{:02x}", session[0], session[1]),
+        other => format!("{other:?}").chars().take(300).collect(),
+    }
 }
 
 fn pair(a: usize, b: usize) -> (usize, usize) {
@@ -145,6 +180,7 @@ impl Simulator {
             accept: Some(Duration::ZERO),
             requests: BTreeMap::new(),
             delivered: 0,
+            trace: false,
         }
     }
 
@@ -175,6 +211,14 @@ impl Simulator {
         let horizon = self.horizon.entry((from, to)).or_insert(at);
         *horizon = at.max(*horizon);
         *horizon
+    }
+
+    /// Prints everything from here on.
+    pub fn start_trace(&mut self) {
+        self.trace = true;
+        for (index, player) in self.players.iter().enumerate() {
+            println!("map {index} {}", player.guid);
+        }
     }
 
     /// The game at one player connects to another.
@@ -235,6 +279,7 @@ impl Simulator {
     }
 
     pub fn command(&mut self, index: usize, command: MeshCommand) {
+        self.note(|| format!("{index} command {command:?}"));
         let leave = command == MeshCommand::Leave;
         let player = &mut self.players[index];
         player.mesh.command(self.now, command);
@@ -249,6 +294,7 @@ impl Simulator {
 
     /// Gone without a word; what is on the way may be lost from some moment on.
     pub fn crash(&mut self, index: usize, lose_some: bool) {
+        self.note(|| format!("{index} crashes"));
         self.players[index].alive = false;
         // Its requests end with it.
         self.requests.retain(|_, (owner, ends)| *owner != index || *ends != 0);
@@ -280,6 +326,7 @@ impl Simulator {
 
     /// Nothing passes between two any more.
     pub fn break_link(&mut self, a: usize, b: usize) {
+        self.note(|| format!("{a} and {b} are cut"));
         self.broken.insert(pair(a, b));
         for (at, peer) in [(a, b), (b, a)] {
             if let Some(link) = self.players[at].links.get(&peer).copied() {
@@ -364,6 +411,12 @@ impl Simulator {
         self.now = end;
     }
 
+    fn note(&self, text: impl Fn() -> String) {
+        if self.trace {
+            println!("{:>12?} {}", self.elapsed(), text());
+        }
+    }
+
     fn act(&mut self, action: Action) {
         match action {
             Action::Deliver {
@@ -374,6 +427,7 @@ impl Simulator {
             } => {
                 if self.players[to].alive && self.players[to].links.get(&from) == Some(&link) {
                     self.delivered += 1;
+                    self.note(|| format!("{to} hears from {from}: {}", brief(&message)));
                     let guid = self.guid(from);
                     self.players[to].mesh.message(self.now, guid, *message);
                     self.drain(to);
@@ -389,6 +443,7 @@ impl Simulator {
                 if self.players[at].alive && self.players[at].links.get(&peer) == Some(&link) {
                     self.players[at].links.remove(&peer);
                     let guid = self.guid(peer);
+                    self.note(|| format!("{at} loses {peer}: {}", code.name()));
                     self.players[at].mesh.disconnected(self.now, guid, reason(code, "gone"));
                     self.drain(at);
                 }
@@ -440,6 +495,7 @@ impl Simulator {
                 .mesh
                 .disconnected(self.now, guid, reason(Code::Lost, "replaced"));
         }
+        self.note(|| format!("{at} is connected to {peer}, dialled {dialled}"));
         self.players[at].links.insert(peer, link);
         self.players[at].mesh.connected(self.now, key, dialled);
         self.drain(at);
@@ -514,6 +570,7 @@ impl Simulator {
             _ => {}
         }
         self.players[index].events.push((elapsed, event));
+        self.note(|| format!("{index} event {:?}", self.story(index).last()));
     }
 
     fn ended(&mut self, request: RequestId) {

@@ -1,0 +1,23 @@
+//! The first playable session in the lab: real engines of players and server, virtual routers, virtual time.
+//!
+//! A failure prints the seed that replays it.
+
+mod messages;
+mod opening;
+mod refusals;
+mod replay;
+mod server;
+mod session;
+
+use std::time::Duration;
+
+use lanline::lab::scenario::{RouterKind, Scenario, ScenarioBuilder};
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// Two players, each behind a router of that kind.
+fn pair(seed: u64, one: RouterKind, other: RouterKind) -> ScenarioBuilder {
+    Scenario::builder(seed).node(one).node(other)
+}
