@@ -83,19 +83,34 @@ fn config() -> Result<cbindgen::Config, Box<dyn std::error::Error>> {
         documentation_style: cbindgen::DocumentationStyle::Doxy,
         line_length: 110,
         // The guard is written here because cbindgen would leave the trailer outside of it.
-        header: Some(format!("{}\n\n#ifndef LANLINE_H\n#define LANLINE_H", fs::read_to_string("src/ffi/header/top.h")?.trim_end())),
-        after_includes: Some(format!("\n{}\n{}", fs::read_to_string("src/ffi/header/macros.h")?.trim_end(), numbers()?)),
-        trailer: Some(format!("{}\n\n#endif /* LANLINE_H */", fs::read_to_string("src/ffi/header/layout.h")?.trim_end())),
+        header: Some(format!(
+            "{}\n\n#ifndef LANLINE_H\n#define LANLINE_H",
+            fs::read_to_string("src/ffi/header/top.h")?.trim_end()
+        )),
+        after_includes: Some(format!(
+            "\n{}\n{}",
+            fs::read_to_string("src/ffi/header/macros.h")?.trim_end(),
+            numbers()?
+        )),
+        trailer: Some(format!(
+            "{}\n\n#endif /* LANLINE_H */",
+            fs::read_to_string("src/ffi/header/layout.h")?.trim_end()
+        )),
         ..cbindgen::Config::default()
     };
     config.function.prefix = Some("LANLINE_API".into());
     config.function.sort_by = Some(cbindgen::SortKey::None);
-    config.defines =
-        HashMap::from([("target_pointer_width = 32".to_owned(), "LANLINE_POINTERS_OF_4_BYTES".to_owned())]);
+    config.defines = HashMap::from([(
+        "target_pointer_width = 32".to_owned(),
+        "LANLINE_POINTERS_OF_4_BYTES".to_owned(),
+    )]);
     config.export.include = TYPES.iter().map(|(rust, _)| (*rust).to_owned()).collect();
     // Rust-side constants are not for C; the header's own stand in header/macros.h.
     config.export.exclude = vec!["ABI_VERSION".to_owned()];
-    config.export.rename = TYPES.iter().map(|(rust, c)| ((*rust).to_owned(), (*c).to_owned())).collect();
+    config.export.rename = TYPES
+        .iter()
+        .map(|(rust, c)| ((*rust).to_owned(), (*c).to_owned()))
+        .collect();
     Ok(config)
 }
 
@@ -104,7 +119,9 @@ fn numbers() -> Result<String, Box<dyn std::error::Error>> {
     let source = fs::read_to_string("src/codes.rs")?;
     let mut out = String::new();
     for (rust, c, prefix) in TABLES {
-        let start = source.find(&format!("\n    {rust}: ")).ok_or_else(|| format!("no table {rust} in src/codes.rs"))?;
+        let start = source
+            .find(&format!("\n    {rust}: "))
+            .ok_or_else(|| format!("no table {rust} in src/codes.rs"))?;
         let outer = source[..start].rsplit_once("numbered! {").map_or("", |(_, docs)| docs);
         write_documentation(&mut out, "", outer);
         writeln!(out, "enum {c} {{")?;
@@ -144,7 +161,9 @@ fn write_documentation(out: &mut String, indent: &str, documentation: &str) {
         [line] => out.push_str(&format!("{indent}/** {line} */\n")),
         lines => {
             out.push_str(&format!("{indent}/**\n"));
-            lines.iter().for_each(|line| out.push_str(&format!("{indent} * {line}\n")));
+            lines
+                .iter()
+                .for_each(|line| out.push_str(&format!("{indent} * {line}\n")));
             out.push_str(&format!("{indent} */\n"));
         }
     }

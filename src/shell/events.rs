@@ -350,7 +350,7 @@ impl EventQueue {
         }
         while taken < capacity {
             if let Some(chunk) = &reader.current {
-                let until = chunk.records.len().min(reader.position + (capacity - taken));
+                let until = reader.position + (chunk.records.len() - reader.position).min(capacity - taken);
                 for index in reader.position..until {
                     put(taken, chunk.export(index));
                     taken += 1;

@@ -170,12 +170,16 @@ struct Watched {
     event: AsyncFd<Arc<OwnedFd>>,
 }
 
+fn watch<T: AsRawFd>(descriptor: Arc<T>) -> io::Result<AsyncFd<Arc<T>>> {
+    // SAFETY: the Arc keeps the descriptor open, and it stays the same.
+    unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }.map_err(|error| error.into_parts().1)
+}
+
 impl Watched {
     fn new(node: &Node) -> io::Result<Self> {
-        let watch = |socket: &NodeIo| AsyncFd::with_interest(socket.clone(), Interest::READABLE);
         Ok(Self {
-            sockets: node.sockets().iter().map(watch).collect::<io::Result<_>>()?,
-            event: AsyncFd::with_interest(node.signals().event.clone(), Interest::READABLE)?,
+            sockets: node.sockets().iter().map(|socket| watch(socket.clone())).collect::<io::Result<_>>()?,
+            event: watch(node.signals().event.clone())?,
         })
     }
 }
@@ -184,7 +188,7 @@ impl Sleeper {
     /// Must be called inside the runtime.
     pub fn new(node: &Node) -> io::Result<Self> {
         Ok(Self {
-            timer: AsyncFd::with_interest(node.signals().timer.clone(), Interest::READABLE)?,
+            timer: watch(node.signals().timer.clone())?,
             watched: Some(Watched::new(node)?),
             armed: None,
         })

@@ -142,3 +142,20 @@ pub fn ids() -> Vec<u32> {
         .map(|word| (word >> ID_SHIFT) as u32)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The table takes nodes; a node needs an engine, so its tests are with the C ABI's (`ffi::tests`).
+
+    #[test]
+    fn ids_that_never_were_are_nobody() {
+        for id in [0, 1, 1023, 1024, u32::MAX, 1 << INDEX_BITS] {
+            assert!(look_up(id).is_none(), "{id}");
+            assert!(begin_removal(id).is_none(), "{id}");
+        }
+        // Looking up counts in and out again.
+        assert!(TABLE.iter().all(|slot| slot.word.load(Ordering::Acquire) & USERS == 0));
+    }
+}

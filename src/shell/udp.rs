@@ -94,23 +94,23 @@ pub struct UdpCounters {
 /// What a [`UdpSocket`] does its system calls through.
 pub trait Io {
     /// For options and system calls.
-    fn socket(&self) -> UdpSockRef<'_>;
+    fn socket(&self) -> SockRef<'_>;
     /// Runs `receive`; tells whoever watches for readiness if it found nothing.
-    fn try_receive(&self, receive: impl FnMut() -> io::Result<usize>) -> io::Result<usize>;
+    fn receive_now(&self, receive: impl FnMut() -> io::Result<usize>) -> io::Result<usize>;
     /// Runs `send`; tells whoever watches for readiness if there was no room.
-    fn try_send(&self, send: impl FnMut() -> io::Result<()>) -> io::Result<()>;
+    fn send_now(&self, send: impl FnMut() -> io::Result<()>) -> io::Result<()>;
 }
 
 impl Io for tokio::net::UdpSocket {
-    fn socket(&self) -> UdpSockRef<'_> {
+    fn socket(&self) -> SockRef<'_> {
         SockRef::from(self)
     }
 
-    fn try_receive(&self, receive: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    fn receive_now(&self, receive: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
         self.try_io(Interest::READABLE, receive)
     }
 
-    fn try_send(&self, mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    fn send_now(&self, mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
         // First without asking tokio, which does not know of a fresh socket's room; then through it, so that it
         // learns that there is none.
         match send() {
@@ -121,30 +121,30 @@ impl Io for tokio::net::UdpSocket {
 }
 
 impl Io for Arc<tokio::net::UdpSocket> {
-    fn socket(&self) -> UdpSockRef<'_> {
+    fn socket(&self) -> SockRef<'_> {
         (**self).socket()
     }
 
-    fn try_receive(&self, receive: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-        (**self).try_receive(receive)
+    fn receive_now(&self, receive: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+        (**self).receive_now(receive)
     }
 
-    fn try_send(&self, send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
-        (**self).try_send(send)
+    fn send_now(&self, send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+        (**self).send_now(send)
     }
 }
 
 /// A socket that several threads drive in turn, each watching it in its own way.
 impl Io for Arc<std::net::UdpSocket> {
-    fn socket(&self) -> UdpSockRef<'_> {
+    fn socket(&self) -> SockRef<'_> {
         SockRef::from(&**self)
     }
 
-    fn try_receive(&self, mut receive: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    fn receive_now(&self, mut receive: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
         receive()
     }
 
-    fn try_send(&self, mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    fn send_now(&self, mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
         send()
     }
 }
@@ -260,7 +260,7 @@ impl<S: Io> UdpSocket<S> {
                 // The scratch buffer holds exactly BATCH_SIZE chunks.
                 chunks.next().unwrap_or_else(|| IoSliceMut::new(&mut []))
             });
-            match self.io.try_receive(|| self.state.recv(UdpSockRef::from(&*self.io.socket()), &mut slices, metas)) {
+            match self.io.receive_now(|| self.state.recv(UdpSockRef::from(&*self.io.socket()), &mut slices, metas)) {
                 Ok(messages) => break messages,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
                 // An ICMP answer to something sent before (on Windows also connection reset). Each is reported once,
@@ -328,7 +328,7 @@ impl<S: Io> UdpSocket<S> {
                 segment_size: transmit.segment_size,
                 src_ip: source_ip,
             };
-            let result = self.io.try_send(|| self.state.try_send(UdpSockRef::from(&*self.io.socket()), &part));
+            let result = self.io.send_now(|| self.state.try_send(UdpSockRef::from(&*self.io.socket()), &part));
             match result {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return SendOutcome::Blocked { sent },
