@@ -1,6 +1,7 @@
 //! The program `lanline`. Each command has a file of its own, with its arguments and a `run` that returns the exit code.
 
 mod config;
+mod demo;
 mod serve;
 
 use std::process::ExitCode;
@@ -23,11 +24,14 @@ struct Program {
 enum Command {
     /// Run a server: introduces players to each other.
     Serve(Box<serve::Arguments>),
+    /// Watch the main job happen on this machine: players join, chat, and survive the death of their host.
+    Demo,
 }
 
 fn main() -> ExitCode {
     let result = parse(std::env::args_os().collect()).and_then(|program| match program.command {
         Command::Serve(arguments) => serve::run(&arguments).map_err(Exit::Usage),
+        Command::Demo => Ok(demo::run()),
     });
     match result {
         Ok(code) => code,

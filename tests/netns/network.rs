@@ -1,0 +1,271 @@
+//! A small internet of network namespaces: a switch with public addresses, routers of several kinds, hosts behind them.
+//!
+//! Everything is made with `ip` and `nft` as root, under names that no other process uses, and removed when dropped. The
+//! addresses look public, because that is what the tested code must see; no packet leaves the namespaces.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The public side: 45.60.0.0/16, one flat network. The server has .0.1, everybody else .1.1 and following.
+const SERVER_ADDRESS: &str = "45.60.0.1";
+/// Every home has the same private network, as in life: an address of a stranger's home must not confuse anybody.
+const HOME: &str = "192.168.1";
+/// The carrier's own network between a home's router and the public side (RFC 6598).
+const CARRIER: &str = "100.64.0";
+
+/// What stands between a host and the public side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Router {
+    /// Nothing: the host has a public address.
+    Open,
+    /// Whatever arrives from outside goes to the host.
+    FullCone,
+    /// What comes from an address that the host has sent to goes to the host.
+    AddressRestricted,
+    /// Only answers from the very address and port that the host has sent to come in: what Linux' masquerade does.
+    PortRestricted,
+    /// Two port-restricted routers in a row: a home behind a carrier's router.
+    Carrier,
+}
+
+impl Router {
+    pub const ALL: [Router; 5] = [
+        Router::Open,
+        Router::FullCone,
+        Router::AddressRestricted,
+        Router::PortRestricted,
+        Router::Carrier,
+    ];
+}
+
+/// Namespaces of one test.
+pub struct Network {
+    prefix: String,
+    namespaces: Vec<String>,
+    next_public: u32,
+    next_link: u32,
+}
+
+impl Network {
+    /// The switch and the server's namespace.
+    pub fn new() -> Self {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("lanline-{}-{number}", std::process::id());
+        let mut network = Network {
+            prefix,
+            namespaces: Vec::new(),
+            next_public: 0,
+            next_link: 0,
+        };
+        let switch = network.namespace("internet");
+        run(&["ip", "-n", &switch, "link", "add", "switch", "type", "bridge"]);
+        run(&["ip", "-n", &switch, "link", "set", "switch", "up"]);
+        let server = network.namespace("server");
+        network.plug(&server, "wan", &switch, "switch");
+        run(&[
+            "ip",
+            "-n",
+            &server,
+            "address",
+            "add",
+            &format!("{SERVER_ADDRESS}/16"),
+            "dev",
+            "wan",
+        ]);
+        network
+    }
+
+    pub fn server_namespace(&self) -> String {
+        self.name("server")
+    }
+
+    pub fn server_address(&self) -> &'static str {
+        SERVER_ADDRESS
+    }
+
+    /// Hosts behind a router of their own (`Open`: each with a public address). Gives their namespaces.
+    pub fn hosts(&mut self, label: &str, router: Router, count: u32) -> Vec<String> {
+        if router == Router::Open {
+            return (0..count)
+                .map(|number| self.open_host(&format!("{label}{number}")))
+                .collect();
+        }
+        let edge = self.namespace(&format!("{label}-router"));
+        if router == Router::Carrier {
+            let carrier = self.namespace(&format!("{label}-carrier"));
+            self.connect_to_internet(&carrier);
+            self.lan(&carrier, CARRIER);
+            self.plug(&edge, "wan", &carrier, "lan");
+            address_and_route(&edge, "wan", &format!("{CARRIER}.2/24"), &format!("{CARRIER}.1"));
+            rules(&carrier, Router::PortRestricted, CARRIER);
+            rules(&edge, Router::PortRestricted, HOME);
+        } else {
+            self.connect_to_internet(&edge);
+            rules(&edge, router, HOME);
+        }
+        self.lan(&edge, HOME);
+        (0..count)
+            .map(|number| {
+                let host = self.namespace(&format!("{label}{number}"));
+                self.plug(&host, "eth", &edge, "lan");
+                address_and_route(&host, "eth", &format!("{HOME}.{}/24", number + 2), &format!("{HOME}.1"));
+                host
+            })
+            .collect()
+    }
+
+    fn open_host(&mut self, label: &str) -> String {
+        let host = self.namespace(label);
+        self.connect_to_internet(&host);
+        host
+    }
+
+    fn name(&self, label: &str) -> String {
+        format!("{}-{label}", self.prefix)
+    }
+
+    fn namespace(&mut self, label: &str) -> String {
+        let name = self.name(label);
+        run(&["ip", "netns", "add", &name]);
+        self.namespaces.push(name.clone());
+        run(&["ip", "-n", &name, "link", "set", "lo", "up"]);
+        name
+    }
+
+    /// A cable from `namespace` (as `interface`) to the bridge of another one.
+    fn plug(&mut self, namespace: &str, interface: &str, bridge_namespace: &str, bridge: &str) {
+        self.next_link += 1;
+        let port = format!("port{}", self.next_link);
+        run(&[
+            "ip",
+            "link",
+            "add",
+            interface,
+            "netns",
+            namespace,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            &port,
+            "netns",
+            bridge_namespace,
+        ]);
+        run(&[
+            "ip",
+            "-n",
+            bridge_namespace,
+            "link",
+            "set",
+            &port,
+            "master",
+            bridge,
+            "up",
+        ]);
+        run(&["ip", "-n", namespace, "link", "set", interface, "up"]);
+    }
+
+    fn connect_to_internet(&mut self, namespace: &str) {
+        self.next_public += 1;
+        let address = format!("45.60.1.{}/16", self.next_public);
+        let switch = self.name("internet");
+        self.plug(namespace, "wan", &switch, "switch");
+        run(&["ip", "-n", namespace, "address", "add", &address, "dev", "wan"]);
+    }
+
+    /// The inside of a router.
+    fn lan(&mut self, router: &str, network: &str) {
+        run(&["ip", "-n", router, "link", "add", "lan", "type", "bridge"]);
+        run(&[
+            "ip",
+            "-n",
+            router,
+            "address",
+            "add",
+            &format!("{network}.1/24"),
+            "dev",
+            "lan",
+        ]);
+        run(&["ip", "-n", router, "link", "set", "lan", "up"]);
+        run(&[
+            "ip",
+            "netns",
+            "exec",
+            router,
+            "sysctl",
+            "-q",
+            "-w",
+            "net.ipv4.ip_forward=1",
+        ]);
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for namespace in &self.namespaces {
+            let _ = Command::new("ip")
+                .args(["netns", "del", namespace])
+                .stderr(Stdio::null())
+                .status();
+        }
+    }
+}
+
+fn address_and_route(namespace: &str, interface: &str, address: &str, gateway: &str) {
+    run(&["ip", "-n", namespace, "address", "add", address, "dev", interface]);
+    run(&["ip", "-n", namespace, "route", "add", "default", "via", gateway]);
+}
+
+/// The router's behaviour, as nftables rules. Unasked UDP to the router itself is dropped: an entry for it in the connection
+/// table would make the router choose another port for the inside's packets.
+fn rules(namespace: &str, router: Router, inside: &str) {
+    let to_host = format!("udp dport 1024-65535 dnat to {inside}.2");
+    let inward = match router {
+        Router::FullCone => format!("iifname \"wan\" {to_host}"),
+        Router::AddressRestricted => format!("iifname \"wan\" ip saddr @contacted {to_host}"),
+        Router::PortRestricted | Router::Open | Router::Carrier => String::new(),
+    };
+    let script = format!(
+        "table ip router {{
+            set contacted {{ type ipv4_addr; flags dynamic,timeout; timeout 60s; size 4096; }}
+            chain inward {{ type nat hook prerouting priority dstnat; {inward}
+            }}
+            chain outward {{ type nat hook postrouting priority srcnat; oifname \"wan\" masquerade
+            }}
+            chain forward {{ type filter hook forward priority filter; policy drop;
+                oifname \"wan\" meta l4proto udp update @contacted {{ ip daddr }}
+                oifname \"wan\" accept
+                ct state established,related accept
+                ct status dnat accept
+            }}
+            chain input {{ type filter hook input priority filter; policy accept;
+                iifname \"wan\" meta l4proto udp drop
+            }}
+        }}\n"
+    );
+    let mut nft = Command::new("ip")
+        .args(["netns", "exec", namespace, "nft", "-f", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("nft can be started");
+    nft.stdin
+        .take()
+        .expect("stdin is piped")
+        .write_all(script.as_bytes())
+        .expect("nft reads its rules");
+    assert!(
+        nft.wait().expect("nft ends").success(),
+        "nft refused the rules of {namespace}:\n{script}"
+    );
+}
+
+fn run(command: &[&str]) {
+    let output = Command::new(command[0])
+        .args(&command[1..])
+        .output()
+        .expect("the command can be started");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "`{}` failed: {error}", command.join(" "));
+}

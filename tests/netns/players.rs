@@ -1,0 +1,323 @@
+//! Programs in namespaces: the server, and players driven through `lanline-harness`.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::network::Network;
+
+/// A wait for an event is a bound for a broken run, not a measurement: generous, because the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A killed player is noticed within this time.
+const LOST_PEER_MS: u32 = 2500;
+/// The server's default port.
+const PORT: u16 = 61111;
+
+/// Everything that was said, by everybody, in order: printed when a test fails.
+#[derive(Clone)]
+pub struct Transcript {
+    start: Instant,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Transcript {
+    pub fn new() -> Self {
+        Transcript {
+            start: Instant::now(),
+            lines: Arc::default(),
+        }
+    }
+
+    pub fn add(&self, who: &str, line: &str) {
+        let time = self.start.elapsed().as_secs_f64();
+        self.lines
+            .lock()
+            .expect("nobody panics with it")
+            .push(format!("{time:8.3} {who:>24} {line}"));
+    }
+
+    /// Ends the test with the transcript.
+    pub fn fail(&self, test: &str, what: &str) -> ! {
+        let lines = self.lines.lock().expect("nobody panics with it").join("\n");
+        panic!("{what}\n{lines}\nrun it again (as root, after `make build`): cargo test --test netns -- {test}");
+    }
+}
+
+/// A program that writes lines; killed when dropped.
+pub struct Process {
+    name: String,
+    test: &'static str,
+    child: Child,
+    lines: Receiver<String>,
+    waiting: VecDeque<Value>,
+    transcript: Transcript,
+}
+
+fn follow(stream: impl Read + Send + 'static, name: String, transcript: Transcript, sender: Sender<String>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            transcript.add(&name, &line);
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+}
+
+impl Process {
+    fn start(
+        test: &'static str,
+        transcript: &Transcript,
+        name: &str,
+        namespace: &str,
+        program: PathBuf,
+        arguments: &[String],
+    ) -> Self {
+        let mut child = Command::new("ip")
+            .args(["netns", "exec", namespace])
+            // Cargo's own value names the folder of the library of this test build; the harness brings its own.
+            .env_remove("LD_LIBRARY_PATH")
+            .arg(&program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("ip can be started");
+        let (sender, lines) = channel();
+        follow(
+            child.stdout.take().expect("stdout is piped"),
+            name.into(),
+            transcript.clone(),
+            sender.clone(),
+        );
+        follow(
+            child.stderr.take().expect("stderr is piped"),
+            format!("{name} (stderr)"),
+            transcript.clone(),
+            sender,
+        );
+        Process {
+            name: name.into(),
+            test,
+            child,
+            lines,
+            waiting: VecDeque::new(),
+            transcript: transcript.clone(),
+        }
+    }
+
+    /// The first line nobody asked for yet that fits, or the end of the test.
+    fn expect(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        if let Some(at) = self.waiting.iter().position(&fits) {
+            return self.waiting.remove(at).expect("it was just found");
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                self.transcript
+                    .fail(self.test, &format!("{}: waited in vain for {what}", self.name));
+            };
+            let Ok(value) = serde_json::from_str::<Value>(&line) else {
+                continue;
+            };
+            if fits(&value) {
+                return value;
+            }
+            self.waiting.push_back(value);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `lanline serve` in its namespace.
+pub struct Server {
+    _process: Process,
+    _data: DataFolder,
+}
+
+struct DataFolder(PathBuf);
+
+impl Drop for DataFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Server {
+    pub fn start(test: &'static str, transcript: &Transcript, network: &Network) -> Self {
+        let data = DataFolder(std::env::temp_dir().join(network.server_namespace()));
+        std::fs::create_dir_all(&data.0).expect("the temporary folder can be written");
+        let arguments = [
+            "serve",
+            "--listen",
+            network.server_address(),
+            "--http",
+            "off",
+            "--gate-port",
+            "off",
+            "--data",
+        ];
+        let mut arguments: Vec<String> = arguments.iter().map(|argument| argument.to_string()).collect();
+        arguments.push(data.0.display().to_string());
+        let program = server_program();
+        let mut process = Process::start(
+            test,
+            transcript,
+            "server",
+            &network.server_namespace(),
+            program,
+            &arguments,
+        );
+        process.expect("the ready line", |line| line["ready"] == true);
+        Server {
+            _process: process,
+            _data: data,
+        }
+    }
+}
+
+/// A player: `lanline-harness` in a namespace.
+pub struct Player {
+    process: Process,
+    /// Its guid in decimal.
+    pub guid: String,
+}
+
+impl Player {
+    /// Starts it and connects it to the server.
+    pub fn start(test: &'static str, transcript: &Transcript, network: &Network, name: &str, namespace: &str) -> Self {
+        let settings = [format!("timeout_ms={LOST_PEER_MS}")];
+        let mut process = Process::start(test, transcript, name, namespace, harness_program(), &settings);
+        let ready = process.expect("READY", |line| line["event"] == "READY");
+        let mut player = Player {
+            process,
+            guid: ready["guid"].as_str().expect("guids are strings").to_owned(),
+        };
+        player.command(&format!("connect server={}:{PORT}", network.server_address()));
+        player.event("SERVER_CONNECTED", None);
+        player
+    }
+
+    pub fn name(&self) -> &str {
+        &self.process.name
+    }
+
+    /// Sends a command and gives its result, which must be OK.
+    pub fn command(&mut self, line: &str) -> Value {
+        let verb = line.split(' ').next().expect("split gives at least one part");
+        self.process.transcript.add(&self.process.name, &format!("> {line}"));
+        let written = self
+            .process
+            .child
+            .stdin
+            .as_mut()
+            .map(|input| writeln!(input, "{line}").and_then(|()| input.flush()));
+        if !matches!(written, Some(Ok(()))) {
+            self.process.transcript.fail(
+                self.process.test,
+                &format!("{}: cannot write `{line}`", self.process.name),
+            );
+        }
+        let result = self
+            .process
+            .expect(&format!("the result of `{line}`"), |answer| answer["result"] == verb);
+        if result["code"] != 0 {
+            self.process.transcript.fail(
+                self.process.test,
+                &format!("{}: `{line}` answered {result}", self.process.name),
+            );
+        }
+        result
+    }
+
+    /// Waits for an event of that name, from that peer if one is named.
+    pub fn event(&mut self, name: &str, peer: Option<&str>) -> Value {
+        let what = format!("{name} {}", peer.unwrap_or_default());
+        self.process.expect(&what, |line| {
+            line["event"] == name && peer.is_none_or(|peer| line["peer"] == peer)
+        })
+    }
+
+    /// Waits for the first of several events with that peer that end a request.
+    pub fn any_event(&mut self, names: &[&str], peer: &str) -> Value {
+        let fits = |line: &Value| line["peer"] == peer && names.iter().any(|name| line["event"] == **name);
+        self.process.expect(&format!("one of {names:?} {peer}"), fits)
+    }
+
+    /// Waits for a message with that text.
+    pub fn message(&mut self, peer: &str, text: &str) {
+        let what = format!("the message {text:?} from {peer}");
+        self.process.expect(&what, |line| {
+            line["event"] == "MESSAGE" && line["peer"] == peer && line["text"] == text
+        });
+    }
+
+    /// SIGKILL: no goodbye.
+    pub fn kill(mut self) {
+        self.process.transcript.add(&self.process.name, "> (SIGKILL)");
+        self.process.child.kill().expect("the child is ours");
+    }
+}
+
+/// Where a program is: named by the environment, or where `make build` leaves it.
+fn program(variable: &str, default: &str) -> PathBuf {
+    let built = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target").join(default);
+    std::env::var_os(variable).map_or_else(built, PathBuf::from)
+}
+
+fn harness_program() -> PathBuf {
+    program("LANLINE_HARNESS", "examples-c/lanline-harness")
+}
+
+fn server_program() -> PathBuf {
+    program("LANLINE_SERVER", "release/lanline")
+}
+
+/// Why networks of namespaces cannot be made here, if they cannot.
+pub fn obstacle() -> Option<String> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let root = status
+        .lines()
+        .any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
+    if !root {
+        return Some("network namespaces need root".into());
+    }
+    for tool in [&["ip", "-Version"], &["nft", "--version"]] {
+        let found = Command::new(tool[0])
+            .arg(tool[1])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        if found.is_err() {
+            return Some(format!(
+                "the program `{}` is missing: scripts/setup-tests installs it",
+                tool[0]
+            ));
+        }
+    }
+    None
+}
+
+/// The same for tests that start the project's programs.
+pub fn obstacle_with_programs() -> Option<String> {
+    obstacle().or_else(|| {
+        let missing = [harness_program(), server_program()]
+            .into_iter()
+            .find(|path| !path.is_file())?;
+        Some(format!("{} is missing: run `make build` first", missing.display()))
+    })
+}
