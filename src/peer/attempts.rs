@@ -130,6 +130,12 @@ impl Attempts {
         }
     }
 
+    /// Attempts that have an introduction.
+    #[cfg(test)]
+    pub fn introductions(&self) -> Vec<u64> {
+        self.by_introduction.keys().copied().collect()
+    }
+
     /// When something is due next.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let asks = self
