@@ -21,7 +21,8 @@ use super::punch::{HOLD_TIME, Outgoing, Punch, Verdict, Verified};
 use super::requests::Pending;
 use crate::codes::{Code, PathKind};
 use crate::engine::SocketName;
-use crate::transport::identity::Guid;
+use crate::transport::SyntheticAddress;
+use crate::transport::identity::{Guid, PublicKey};
 use crate::wire::control::{Consent, RelayPolicy, ToServer};
 use crate::wire::introduction::Introduction;
 use crate::wire::probe::{Probe, ProbeKey};
@@ -500,13 +501,7 @@ impl Node {
                 round_trip: Some(found.round_trip),
                 verified: true,
             };
-            let linked = self.link_address(peer);
-            let known = linked
-                .or_else(|| self.paths.opened(peer).map(|(address, _)| address))
-                .or_else(|| {
-                    let route = self.paths.route_from(found.socket, found.address)?;
-                    (self.paths.owner(route) == Some(Owner::Peer(key))).then_some(route)
-                });
+            let known = self.route_of(peer, key, &found);
             let address = match known {
                 Some(address) => {
                     self.add_path(now, peer, address, path);
@@ -520,6 +515,21 @@ impl Node {
             };
             self.paths.open(peer, address, now + HOLD_TIME);
         }
+    }
+
+    /// The route that a verified path belongs behind: that of the link, or of a way opened before, or the one that stands for this very
+    /// address.
+    fn route_of(&mut self, peer: Guid, key: PublicKey, found: &Verified) -> Option<SyntheticAddress> {
+        let linked = self.link_address(peer);
+        if let Some(address) = linked.or_else(|| Some(self.paths.opened(peer)?.0)) {
+            return Some(address);
+        }
+        let route = self.paths.route_from(found.socket, found.address)?;
+        if self.paths.owner(route) == Some(Owner::Stranger) {
+            // It is the peer's own: it dialled, or was dialled, before its address was verified.
+            self.paths.prove(route, Owner::Peer(key));
+        }
+        (self.paths.owner(route) == Some(Owner::Peer(key))).then_some(route)
     }
 
     fn run_opened(&mut self, now: Instant, peer: Guid, path: Verified) {

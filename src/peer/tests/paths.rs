@@ -110,3 +110,17 @@ fn addresses_are_told_apart() {
         assert!(!may_send_to(never.parse().unwrap()), "{never}");
     }
 }
+
+#[test]
+fn a_running_handshake_keeps_its_route() {
+    let (now, mut paths) = (Instant::now(), Paths::default());
+    paths.insert(now, synthetic(1), Owner::Stranger, path(1, PathKind::Direct, false));
+    paths.link_added(synthetic(1));
+    paths.insert(now, synthetic(2), PEER, path(2, PathKind::Direct, true));
+    assert!(!paths.add(synthetic(2), path(1, PathKind::Lan, true)));
+    assert_eq!(paths.route_from(Udp4, path(1, PathKind::Lan, true).address), Some(synthetic(1)));
+    // Another player who is verified there now has it: the first one is gone.
+    paths.prove(synthetic(1), Owner::Peer(PublicKey([8; 32])));
+    paths.add(synthetic(2), path(1, PathKind::Lan, true));
+    assert_eq!(paths.route_from(Udp4, path(1, PathKind::Lan, true).address), Some(synthetic(2)));
+}
