@@ -369,6 +369,7 @@ impl Mesh {
             .chain(fellows)
             .chain(cut_off)
             .chain(crisis)
+            .chain(self.roll_call_at)
             .min()
     }
 
