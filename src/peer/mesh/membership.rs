@@ -338,6 +338,10 @@ impl Mesh {
             self.removed(now, &claim);
         } else {
             self.dropped += 1;
+            if claim.subject == self.own && !claim.lists(self.own) {
+                // The connection to the host is back, but the host may have removed this node meanwhile: it knows.
+                self.roll_call_at = Some(now + TESTIMONY_REPEAT);
+            }
         }
     }
 
