@@ -33,6 +33,8 @@ const ASK_TIME: Duration = Duration::from_secs(12);
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// Attempts that may run at once: as many as the largest session has members, twice over.
 const MAX_ATTEMPTS: usize = 128;
+/// Attempts in all, those included whose path is open and held.
+const MAX_HELD: usize = 2 * MAX_ATTEMPTS;
 /// Unsolicited probes a second, for the node as a whole: with [`PROBE_BURST`] no second ever sees more than 500.
 const PROBE_RATE: f64 = 350.0;
 /// Probes that may leave at once: the first volley to four peers with a full list of candidates each.
@@ -270,6 +272,7 @@ impl Node {
         self.accept_from != Consent::Nobody
             && self.relay_policy != RelayPolicy::Only
             && running < MAX_ATTEMPTS
+            && self.attempts.runs.len() < MAX_HELD
             && peer != self.guid
     }
 

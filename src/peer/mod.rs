@@ -286,7 +286,9 @@ impl Node {
     fn next_message(&mut self, reliable_room: bool) -> Option<(Guid, TakenMessage)> {
         for _ in 0..self.readable.len() {
             let link = self.readable.pop_front()?;
-            let Some(entry) = self.links.get_mut(&link) else { continue };
+            let Some(entry) = self.links.get_mut(&link) else {
+                continue;
+            };
             if let Some(taken) = self.transport.take_message(link, reliable_room) {
                 self.readable.push_back(link);
                 return Some((entry.guid()?, taken));

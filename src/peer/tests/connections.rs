@@ -31,14 +31,22 @@ fn an_address_alone_is_enough_and_reports_who_is_there() {
     let mut scenario = Scenario::builder(1).nodes(2, RouterKind::Open).build();
     let address = address_of(&scenario, 1);
     let request = connect(&mut scenario, 0, None, Some(address));
-    let OwnedEvent::Connected { peer, path, address: reported, .. } = scenario.outcome(0, request) else {
+    let OwnedEvent::Connected {
+        peer,
+        path,
+        address: reported,
+        ..
+    } = scenario.outcome(0, request)
+    else {
         panic!("not connected")
     };
     assert_eq!((peer, path, reported), (scenario.guids[1], PathKind::Direct, address));
     let own = scenario.guids[0];
-    scenario.expect(1, "CONNECTED", |event| {
-        matches!(event, OwnedEvent::Connected { peer, request: 0, .. } if *peer == own)
-    });
+    scenario.expect(
+        1,
+        "CONNECTED",
+        |event| matches!(event, OwnedEvent::Connected { peer, request: 0, .. } if *peer == own),
+    );
 }
 
 #[test]
@@ -62,7 +70,12 @@ fn each_failure_to_connect_has_its_code() {
         (0, Some(one), None, Code::ServerLost),
         (0, None, at_foreign, Code::Incompatible),
         (0, None, own, Code::Self_),
-        (0, None, Some(SocketAddr::from(([224, 0, 0, 1], 9))), Code::InvalidArgument),
+        (
+            0,
+            None,
+            Some(SocketAddr::from(([224, 0, 0, 1], 9))),
+            Code::InvalidArgument,
+        ),
         (2, Some(one), at_one, Code::Policy),
     ];
     for (player, peer, address, code) in cases {
@@ -82,7 +95,10 @@ fn a_connected_peer_answers_every_further_wish_at_once() {
         assert!(matches!(scenario.outcome(0, request), OwnedEvent::Connected { .. }));
     }
     let request = scenario.request(0, |request| Command::OpenNat { request, peer });
-    assert!(matches!(scenario.outcome(0, request), OwnedEvent::NatSucceeded { sender: true, .. }));
+    assert!(matches!(
+        scenario.outcome(0, request),
+        OwnedEvent::NatSucceeded { sender: true, .. }
+    ));
     assert_eq!(scenario.lab.elapsed(), before);
     let address = Some(address_of(&scenario, 1));
     let request = connect(&mut scenario, 0, None, address);
@@ -104,11 +120,18 @@ fn both_dialling_at_once_end_with_one_connection_and_every_request_answered() {
             _ => (Some(guid), address),
         };
         let (peer, address) = by(second, at_second, seed);
-        let one = [connect(&mut scenario, 0, peer, address), connect(&mut scenario, 0, Some(second), None)];
+        let one = [
+            connect(&mut scenario, 0, peer, address),
+            connect(&mut scenario, 0, Some(second), None),
+        ];
         scenario.lab.run_for(ms(seed * 7 % 160));
         let (peer, address) = by(first, at_first, seed / 3);
         let other = [connect(&mut scenario, 1, peer, address)];
-        for (player, request) in one.map(|request| (0, request)).into_iter().chain(other.map(|request| (1, request))) {
+        for (player, request) in one
+            .map(|request| (0, request))
+            .into_iter()
+            .chain(other.map(|request| (1, request)))
+        {
             let outcome = scenario.outcome(player, request);
             assert!(matches!(outcome, OwnedEvent::Connected { .. }), "{outcome:?}");
         }
@@ -117,10 +140,16 @@ fn both_dialling_at_once_end_with_one_connection_and_every_request_answered() {
             // What is left of the story holds no end.
             let story = connection_story(&mut scenario, player, peer);
             assert!(story.iter().all(|event| *event == "connected"), "{player}: {story:?}");
-            scenario.lab.send(scenario.nodes[player], peer, 0, SendMode::Reliable, b"there").unwrap();
+            scenario
+                .lab
+                .send(scenario.nodes[player], peer, 0, SendMode::Reliable, b"there")
+                .unwrap();
         }
         scenario.lab.run_for(ms(1_000));
-        assert_eq!((scenario.take_messages(0).len(), scenario.take_messages(1).len()), (1, 1));
+        assert_eq!(
+            (scenario.take_messages(0).len(), scenario.take_messages(1).len()),
+            (1, 1)
+        );
     });
 }
 
@@ -148,7 +177,10 @@ fn a_player_that_restarts_under_its_key_replaces_its_old_connection() {
     assert!(matches!(scenario.outcome(0, request), OwnedEvent::Connected { .. }));
     scenario.lab.run_for(ms(500));
     assert_eq!(connection_story(&mut scenario, 1, first), ["disconnected", "connected"]);
-    scenario.lab.send(scenario.nodes[1], first, 0, SendMode::Reliable, b"again").unwrap();
+    scenario
+        .lab
+        .send(scenario.nodes[1], first, 0, SendMode::Reliable, b"again")
+        .unwrap();
     scenario.lab.run_for(ms(500));
     assert_eq!(scenario.take_messages(0).len(), 1);
     // The old one does not end a second time.
@@ -164,22 +196,44 @@ fn the_last_messages_come_before_the_end_even_when_there_was_no_room() {
     scenario.lab.take_events(scenario.nodes[1]);
     scenario.lab.set_reliable_room(scenario.nodes[1], false);
     for _ in 0..5 {
-        scenario.lab.send(scenario.nodes[0], second, 0, SendMode::ReliableOrdered, b"last words").unwrap();
+        scenario
+            .lab
+            .send(scenario.nodes[0], second, 0, SendMode::ReliableOrdered, b"last words")
+            .unwrap();
     }
     let peer = second;
     let text = "bye".to_owned();
-    scenario.lab.command(scenario.nodes[0], Command::Disconnect { peer, user_code: 4, text });
+    scenario.lab.command(
+        scenario.nodes[0],
+        Command::Disconnect {
+            peer,
+            user_code: 4,
+            text,
+        },
+    );
     scenario.lab.run_for(ms(1_000));
     assert!(connection_story(&mut scenario, 1, first).is_empty());
     // It calls again before the game has read the end of the first connection.
     let request = connect(&mut scenario, 0, Some(second), None);
     assert!(matches!(scenario.outcome(0, request), OwnedEvent::Connected { .. }));
-    scenario.lab.send(scenario.nodes[0], second, 0, SendMode::ReliableOrdered, b"first words").unwrap();
+    scenario
+        .lab
+        .send(scenario.nodes[0], second, 0, SendMode::ReliableOrdered, b"first words")
+        .unwrap();
     scenario.lab.run_for(ms(1_000));
     scenario.lab.set_reliable_room(scenario.nodes[1], true);
     scenario.lab.run_for(ms(5_000));
     let story = connection_story(&mut scenario, 1, first);
-    let expected = ["message", "message", "message", "message", "message", "disconnected", "connected", "message"];
+    let expected = [
+        "message",
+        "message",
+        "message",
+        "message",
+        "message",
+        "disconnected",
+        "connected",
+        "message",
+    ];
     assert_eq!(story, expected);
 }
 
@@ -188,12 +242,22 @@ fn a_cancelled_wish_ends_once_and_leaves_others_alone() {
     let mut scenario = players(7, 2);
     let peer = Some(scenario.guids[1]);
     let [cancelled, kept] = [0; 2].map(|_| connect(&mut scenario, 0, peer, None));
-    scenario.lab.command(scenario.nodes[0], Command::Cancel { request: cancelled });
+    scenario
+        .lab
+        .command(scenario.nodes[0], Command::Cancel { request: cancelled });
     assert_eq!(failure(&mut scenario, 0, cancelled), Code::Cancelled);
     assert!(matches!(scenario.outcome(0, kept), OwnedEvent::Connected { .. }));
-    scenario.lab.command(scenario.nodes[0], Command::Cancel { request: kept });
+    scenario
+        .lab
+        .command(scenario.nodes[0], Command::Cancel { request: kept });
     scenario.lab.run_for(ms(1_000));
-    assert!(scenario.lab.events(scenario.nodes[0]).iter().all(|event| event.event.ends_request().is_none_or(|request| request == 0)));
+    assert!(
+        scenario
+            .lab
+            .events(scenario.nodes[0])
+            .iter()
+            .all(|event| event.event.ends_request().is_none_or(|request| request == 0))
+    );
 }
 
 #[test]
@@ -210,6 +274,13 @@ fn own_wishes_count_against_the_limit() {
     // One leaves: there is room again.
     let leaver = scenario.guids[1];
     let text = String::new();
-    scenario.lab.command(scenario.nodes[0], Command::Disconnect { peer: leaver, user_code: 0, text });
+    scenario.lab.command(
+        scenario.nodes[0],
+        Command::Disconnect {
+            peer: leaver,
+            user_code: 0,
+            text,
+        },
+    );
     scenario.connect_pair(0, 2);
 }

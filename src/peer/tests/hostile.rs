@@ -15,7 +15,9 @@ fn stranger(seed: u64) -> (Scenario, HostId, SocketAddr) {
     scenario.connect_all();
     let internet = scenario.lab.internet();
     let host = scenario.lab.add_host("stranger", internet, Link::internet(ms(5)));
-    scenario.lab.open_socket(host, SocketName::Udp4, SocketAddr::from(([0, 0, 0, 0], 666)));
+    scenario
+        .lab
+        .open_socket(host, SocketName::Udp4, SocketAddr::from(([0, 0, 0, 0], 666)));
     scenario.lab.start_raw(host);
     let target = scenario.lab.socket_address(scenario.nodes[0], SocketName::Udp4);
     (scenario, host, target)

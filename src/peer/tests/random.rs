@@ -17,7 +17,9 @@ const QUIET: Duration = Duration::from_secs(90);
 fn random_command(scenario: &mut Scenario, random: &mut StdRng, player: usize, requests: &mut Vec<(usize, RequestId)>) {
     let other = (player + 1 + random.random_range(0..2)) % 3;
     let peer = scenario.guids[other];
-    let address = scenario.lab.socket_address(scenario.nodes[other], crate::engine::SocketName::Udp4);
+    let address = scenario
+        .lab
+        .socket_address(scenario.nodes[other], crate::engine::SocketName::Udp4);
     let server = scenario.server_address;
     let request = scenario.lab.next_request();
     let command = match random.random_range(0..12) {
@@ -36,19 +38,39 @@ fn random_command(scenario: &mut Scenario, random: &mut StdRng, player: usize, r
         },
         9 => {
             let text = "random".to_owned();
-            return scenario.lab.command(scenario.nodes[player], Command::Disconnect { peer, user_code: 1, text });
+            return scenario.lab.command(
+                scenario.nodes[player],
+                Command::Disconnect {
+                    peer,
+                    user_code: 1,
+                    text,
+                },
+            );
         }
         _ => {
-            let known: Vec<RequestId> = requests.iter().filter(|(owner, _)| *owner == player).map(|(_, request)| *request).collect();
+            let known: Vec<RequestId> = requests
+                .iter()
+                .filter(|(owner, _)| *owner == player)
+                .map(|(_, request)| *request)
+                .collect();
             if !known.is_empty() {
                 let request = known[random.random_range(0..known.len())];
-                scenario.lab.command(scenario.nodes[player], Command::Cancel { request });
+                scenario
+                    .lab
+                    .command(scenario.nodes[player], Command::Cancel { request });
             }
             return;
         }
     };
     // A call with neither is refused before it gets here.
-    if matches!(command, Command::ConnectPeer { peer: None, address: None, .. }) {
+    if matches!(
+        command,
+        Command::ConnectPeer {
+            peer: None,
+            address: None,
+            ..
+        }
+    ) {
         return;
     }
     requests.push((player, request));
@@ -89,7 +111,13 @@ fn every_request_ends_exactly_once() {
             }
         }
         for request in requests {
-            assert_eq!(ends.get(&request), Some(&1), "request {} of player {}", request.1, request.0);
+            assert_eq!(
+                ends.get(&request),
+                Some(&1),
+                "request {} of player {}",
+                request.1,
+                request.0
+            );
         }
     });
 }

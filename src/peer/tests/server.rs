@@ -11,7 +11,12 @@ use crate::peer::api::{Command, NatOutcome, RequestId};
 
 fn connect(scenario: &mut Scenario, host: &str, port: u16) -> RequestId {
     let host = host.to_owned();
-    scenario.request(0, |request| Command::ConnectServer { request, host, port, key: None })
+    scenario.request(0, |request| Command::ConnectServer {
+        request,
+        host,
+        port,
+        key: None,
+    })
 }
 
 #[test]
@@ -20,10 +25,15 @@ fn a_name_leads_to_the_first_address_that_answers() {
     let server = scenario.server_address;
     let nobody = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
     let unusable = "2001:db8::1".parse().unwrap();
-    scenario.lab.set_name("play.example", vec![unusable, nobody, server.ip()]);
+    scenario
+        .lab
+        .set_name("play.example", vec![unusable, nobody, server.ip()]);
     let request = connect(&mut scenario, "Play.Example", server.port());
     let outcome = scenario.outcome(0, request);
-    assert!(matches!(outcome, OwnedEvent::ServerConnected { verified: false, .. }), "{outcome:?}");
+    assert!(
+        matches!(outcome, OwnedEvent::ServerConnected { verified: false, .. }),
+        "{outcome:?}"
+    );
     assert!(scenario.lab.elapsed() < Duration::from_secs(3));
 }
 
@@ -48,7 +58,10 @@ fn a_second_wish_for_the_same_server_is_answered_at_once_and_another_server_repl
     let before = scenario.lab.elapsed();
     let request = connect(&mut scenario, &server.ip().to_string(), server.port());
     let outcome = scenario.outcome(0, request);
-    assert!(matches!(outcome, OwnedEvent::ServerConnected { verified: true, .. }), "{outcome:?}");
+    assert!(
+        matches!(outcome, OwnedEvent::ServerConnected { verified: true, .. }),
+        "{outcome:?}"
+    );
     assert_eq!(scenario.lab.elapsed(), before);
     let request = connect(&mut scenario, "203.0.113.9", 1);
     assert_eq!(scenario.outcome(0, request).code(), Some(Code::NoAnswer));
@@ -81,24 +94,39 @@ fn reconnects_come_at_growing_distances_for_ever() {
     let more = scenario.lab.counters(node).sent - sent;
     assert!((40..2_000).contains(&more), "{more} packets in ten minutes");
     scenario.lab.restart(server);
-    scenario.wait(0, Duration::from_secs(20), |event| matches!(event, OwnedEvent::ServerReconnected { .. })).unwrap();
+    scenario
+        .wait(0, Duration::from_secs(20), |event| {
+            matches!(event, OwnedEvent::ServerReconnected { .. })
+        })
+        .unwrap();
 }
 
 #[test]
 fn a_lost_server_ends_what_has_no_introduction_and_nothing_else() {
     let mut scenario = players(6, 3);
     scenario.lab.run_for(ms(1_000));
-    scenario.lab.partition(Party::Host(scenario.nodes[1]), Party::Host(scenario.nodes[0]));
+    scenario
+        .lab
+        .partition(Party::Host(scenario.nodes[1]), Party::Host(scenario.nodes[0]));
     let peer = scenario.guids[1];
     let introduced = scenario.request(0, |request| Command::OpenNat { request, peer });
     scenario.lab.run_for(ms(200));
     let peer = scenario.guids[2];
     let asked = scenario.request(0, |request| Command::OpenNat { request, peer });
     let request = scenario.lab.next_request();
-    scenario.lab.command(scenario.nodes[0], Command::DisconnectServer { request });
-    let OwnedEvent::NatFailed { outcome, reason, .. } = scenario.outcome(0, asked) else { panic!("not failed") };
+    scenario
+        .lab
+        .command(scenario.nodes[0], Command::DisconnectServer { request });
+    let OwnedEvent::NatFailed { outcome, reason, .. } = scenario.outcome(0, asked) else {
+        panic!("not failed")
+    };
     assert_eq!((outcome, reason.code), (NatOutcome::Failed, Code::ServerLost));
-    assert!(matches!(scenario.outcome(0, request), OwnedEvent::ServerDisconnected { .. }));
-    let OwnedEvent::NatFailed { outcome, reason, .. } = scenario.outcome(0, introduced) else { panic!("not failed") };
+    assert!(matches!(
+        scenario.outcome(0, request),
+        OwnedEvent::ServerDisconnected { .. }
+    ));
+    let OwnedEvent::NatFailed { outcome, reason, .. } = scenario.outcome(0, introduced) else {
+        panic!("not failed")
+    };
     assert_eq!((outcome, reason.code), (NatOutcome::Failed, Code::NoDirectPath));
 }
