@@ -21,7 +21,8 @@ use super::punch::{HOLD_TIME, Outgoing, Punch, Verdict, Verified};
 use super::requests::Pending;
 use crate::codes::{Code, PathKind};
 use crate::engine::SocketName;
-use crate::transport::identity::Guid;
+use crate::transport::SyntheticAddress;
+use crate::transport::identity::{Guid, PublicKey};
 use crate::wire::control::{Consent, RelayPolicy, ToServer};
 use crate::wire::introduction::Introduction;
 use crate::wire::probe::{Probe, ProbeKey};
@@ -32,6 +33,8 @@ const ASK_TIME: Duration = Duration::from_secs(12);
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// Attempts that may run at once: as many as the largest session has members, twice over.
 const MAX_ATTEMPTS: usize = 128;
+/// Attempts in all, those included whose path is open and held.
+const MAX_HELD: usize = 2 * MAX_ATTEMPTS;
 /// Unsolicited probes a second, for the node as a whole: with [`PROBE_BURST`] no second ever sees more than 500.
 const PROBE_RATE: f64 = 350.0;
 /// Probes that may leave at once: the first volley to four peers with a full list of candidates each.
@@ -128,6 +131,12 @@ impl Attempts {
         } else {
             self.dropped += 1;
         }
+    }
+
+    /// Attempts that have an introduction.
+    #[cfg(test)]
+    pub fn introductions(&self) -> Vec<u64> {
+        self.by_introduction.keys().copied().collect()
     }
 
     /// When something is due next.
@@ -263,6 +272,7 @@ impl Node {
         self.accept_from != Consent::Nobody
             && self.relay_policy != RelayPolicy::Only
             && running < MAX_ATTEMPTS
+            && self.attempts.runs.len() < MAX_HELD
             && peer != self.guid
     }
 
@@ -494,13 +504,7 @@ impl Node {
                 round_trip: Some(found.round_trip),
                 verified: true,
             };
-            let linked = self.link_address(peer);
-            let known = linked
-                .or_else(|| self.paths.opened(peer).map(|(address, _)| address))
-                .or_else(|| {
-                    let route = self.paths.route_from(found.socket, found.address)?;
-                    (self.paths.owner(route) == Some(Owner::Peer(key))).then_some(route)
-                });
+            let known = self.route_of(peer, key, &found);
             let address = match known {
                 Some(address) => {
                     self.add_path(now, peer, address, path);
@@ -514,6 +518,21 @@ impl Node {
             };
             self.paths.open(peer, address, now + HOLD_TIME);
         }
+    }
+
+    /// The route that a verified path belongs behind: that of the link, or of a way opened before, or the one that stands for this very
+    /// address.
+    fn route_of(&mut self, peer: Guid, key: PublicKey, found: &Verified) -> Option<SyntheticAddress> {
+        let linked = self.link_address(peer);
+        if let Some(address) = linked.or_else(|| Some(self.paths.opened(peer)?.0)) {
+            return Some(address);
+        }
+        let route = self.paths.route_from(found.socket, found.address)?;
+        if self.paths.owner(route) == Some(Owner::Stranger) {
+            // It is the peer's own: it dialled, or was dialled, before its address was verified.
+            self.paths.prove(route, Owner::Peer(key));
+        }
+        (self.paths.owner(route) == Some(Owner::Peer(key))).then_some(route)
     }
 
     fn run_opened(&mut self, now: Instant, peer: Guid, path: Verified) {

@@ -33,6 +33,8 @@ pub(super) const GREETING_TIME: Duration = Duration::from_secs(7);
 /// A link that came in late, after the own one stood, is closed by its dialler within a round trip. If it is still there after this
 /// time, the dialler means it.
 const PARKED_TIME: Duration = Duration::from_secs(1);
+/// Time that a link which is left on purpose has for sending what the game sent before: a bulk transfer's queue is not waited for.
+const FLUSH_TIME: Duration = Duration::from_millis(500);
 /// Events that the game has not fetched yet above which no new connection is accepted.
 pub(super) const MAX_UNREAD_EVENTS: usize = 1024;
 /// Closes a link that another one between the same two makes needless.
@@ -363,7 +365,8 @@ impl Node {
         }
     }
 
-    /// Closes the connection to a peer with a code and words.
+    /// Closes the connection to a peer with a code and words. For the game it is over at once; the close itself follows what was sent
+    /// before.
     pub(super) fn disconnect_with(&mut self, now: Instant, peer: Guid, code: Code, user_code: u32, mut text: String) {
         let Some(link) = self.current_link(peer) else { return };
         shorten(&mut text);
@@ -372,8 +375,28 @@ impl Node {
             user_code,
             text: text.clone(),
         };
-        self.transport.close(now, link, info);
+        self.leaving.push((link, info, now + FLUSH_TIME));
+        self.transmit_wanted = true;
         self.end_link(now, link, Reason { code, text }, user_code);
+    }
+
+    /// Closes links that were left on purpose and have sent everything by now. True if there was one.
+    pub(super) fn close_leaving(&mut self, now: Instant) -> bool {
+        if self.leaving.is_empty() {
+            return false;
+        }
+        let transport = &mut self.transport;
+        let before = self.leaving.len();
+        self.leaving.retain(|(link, info, deadline)| {
+            let waits = now < *deadline && transport.stats(*link).is_some_and(|stats| stats.bytes_queued > 0);
+            if !waits {
+                transport.close(now, *link, info.clone());
+            }
+            waits
+        });
+        self.timers_changed = true;
+        self.settle(now);
+        self.leaving.len() < before
     }
 
     /// The transport closed a link.
@@ -497,6 +520,7 @@ impl Node {
 
     /// Links that waited too long.
     pub(super) fn connections_timeout(&mut self, now: Instant) {
+        self.close_leaving(now);
         let due = |link: &Link| link.deadline.is_some_and(|at| at <= now);
         let links: Vec<LinkId> = self
             .links
@@ -544,7 +568,12 @@ impl Node {
 
     /// When a link's time is up next.
     pub(super) fn connections_deadline(&self) -> Option<Instant> {
-        self.links.values().filter_map(|link| link.deadline).min()
+        let flushes = self.leaving.iter().map(|(_, _, deadline)| *deadline);
+        self.links
+            .values()
+            .filter_map(|link| link.deadline)
+            .chain(flushes)
+            .min()
     }
 }
 

@@ -203,7 +203,9 @@ impl Node {
 
     fn dial_opened(&mut self, now: Instant, number: u64, guid: Guid) {
         let Some((address, path)) = self.paths.opened(guid) else {
-            return;
+            let text = "the opened way is gone already".to_owned();
+            let code = Code::NoAnswer;
+            return self.dial_failed(now, number, Reason { code, text });
         };
         let round_trip = path.round_trip;
         let proven = match self.paths.owner(address) {

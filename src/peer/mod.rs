@@ -106,6 +106,8 @@ pub struct Node {
     links: BTreeMap<LinkId, Link>,
     /// Looked up for each message that is sent; never iterated over without sorting.
     peers: FxHashMap<Guid, Peer>,
+    /// Links that are closed as soon as what was sent before is out, with the time by which they are in any case.
+    leaving: Vec<(LinkId, CloseInfo, Instant)>,
     dials: Dials,
     next_dial: u64,
     /// Links that may hold messages; the front is next.
@@ -175,6 +177,7 @@ impl Node {
             server_links: BTreeMap::new(),
             links: BTreeMap::new(),
             peers: FxHashMap::default(),
+            leaving: Vec::new(),
             dials: Dials::new(),
             next_dial: 1,
             readable: VecDeque::new(),
@@ -230,8 +233,9 @@ impl Node {
         for peer in peers {
             self.disconnect_with(now, peer, Code::Closed, 0, "the player left".to_owned());
         }
-        let numbers: Vec<LinkId> = self.links.keys().copied().collect();
-        for link in numbers {
+        let unfinished = self.links.iter().filter(|(_, link)| link.stage != Stage::Draining);
+        let links: Vec<LinkId> = unfinished.map(|(link, _)| *link).collect();
+        for link in links {
             let info = CloseInfo {
                 code: Code::Closed.number(),
                 user_code: 0,
@@ -282,7 +286,9 @@ impl Node {
     fn next_message(&mut self, reliable_room: bool) -> Option<(Guid, TakenMessage)> {
         for _ in 0..self.readable.len() {
             let link = self.readable.pop_front()?;
-            let Some(entry) = self.links.get_mut(&link) else { continue };
+            let Some(entry) = self.links.get_mut(&link) else {
+                continue;
+            };
             if let Some(taken) = self.transport.take_message(link, reliable_room) {
                 self.readable.push_back(link);
                 return Some((entry.guid()?, taken));
@@ -587,19 +593,24 @@ impl Engine for Node {
                 time_to_live: None,
             });
         }
-        while let Some((address, ecn, segment_size)) = self.transport.poll_transmit(now, buffer) {
-            if let Some(path) = self.paths.best(address) {
-                return Some(Transmit {
-                    socket: path.socket,
-                    destination: path.address,
-                    ecn,
-                    size: buffer.len(),
-                    segment_size,
-                    time_to_live: None,
-                });
+        loop {
+            while let Some((address, ecn, segment_size)) = self.transport.poll_transmit(now, buffer) {
+                if let Some(path) = self.paths.best(address) {
+                    return Some(Transmit {
+                        socket: path.socket,
+                        destination: path.address,
+                        ecn,
+                        size: buffer.len(),
+                        segment_size,
+                        time_to_live: None,
+                    });
+                }
+                self.dropped.unroutable += 1;
+                buffer.clear();
             }
-            self.dropped.unroutable += 1;
-            buffer.clear();
+            if !self.close_leaving(now) {
+                break;
+            }
         }
         self.transmit_wanted = false;
         None

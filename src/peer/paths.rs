@@ -139,6 +139,9 @@ impl Paths {
     /// another one now.
     pub fn add(&mut self, address: SyntheticAddress, path: Path) -> bool {
         let source = (path.socket, path.address);
+        if self.is_in_use_by_the_same(address, source) {
+            return false;
+        }
         if let Some(previous) = self.by_source.insert(source, address)
             && previous != address
         {
@@ -165,6 +168,16 @@ impl Paths {
         }
         route.choose();
         before.is_some() && before != route.paths.get(route.best).map(|best| (best.socket, best.address))
+    }
+
+    /// True if links of another route to the same node (or to one that has not proven itself yet) need that address: packets from there
+    /// cannot be told apart, and a handshake must not lose its route.
+    fn is_in_use_by_the_same(&self, address: SyntheticAddress, source: (SocketName, SocketAddr)) -> bool {
+        let holder = self.by_source.get(&source).filter(|holder| **holder != address);
+        let Some(holder) = holder.and_then(|holder| self.routes.get(holder)) else {
+            return false;
+        };
+        holder.links > 0 && (holder.owner == Owner::Stranger || self.owner(address) == Some(holder.owner))
     }
 
     fn drop_path(&mut self, address: SyntheticAddress, source: (SocketName, SocketAddr)) {

@@ -37,7 +37,11 @@ const PEER_STREAMS: u32 = 1 + 64 + 2 * MAX_BATCHES as u32;
 /// Streams to and from a server: control and room for growth (17 kB a connection; 100 streams would be 25 kB).
 const SERVER_STREAMS: u32 = 4;
 /// Reliable data on its way to a game that does not read: bounds memory a link. At 50 ms it carries 80 MB/s.
-const PEER_RECEIVE_WINDOW: u32 = 4 << 20;
+pub(super) const RELIABLE_WINDOW: u64 = 4 << 20;
+/// The share of the connection's window that reliable messages never take, so that control messages pass while a game does not read.
+const CONTROL_RESERVE: u32 = 1 << 20;
+/// QUIC's window of the connection.
+const PEER_RECEIVE_WINDOW: u32 = RELIABLE_WINDOW as u32 + CONTROL_RESERVE;
 /// Of one stream: a channel that is not read must not stop the others.
 const PEER_STREAM_WINDOW: u32 = 2 << 20;
 /// Reliable data that quinn holds until it is acknowledged.
@@ -59,8 +63,9 @@ const TIME_THRESHOLD: f32 = 1.25;
 /// Packets per acknowledgement, asked of the other side. At saturation acknowledgements cost as much as data; at 20 Mbit/s ten packets
 /// are 6 ms, which bounds how long a small message waits for the window to open.
 const ACKNOWLEDGE_EVERY: u32 = 10;
-/// Longest delay of an acknowledgement: RFC 9000's own default. Longer would delay the detection of losses.
-const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(25);
+/// Longest delay of an acknowledgement. It stands in every detection of a loss, and where fewer than ten packets fill the path it
+/// stands in every round trip; below a frame's time every packet of a game would be acknowledged by one of its own.
+const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(10);
 /// Largest packet that is looked for: Ethernet, less IPv6 and UDP headers.
 const LARGEST_MTU: u16 = 1452;
 /// Half of the way from 1200 to 1452, so that a search is two probes.

@@ -21,16 +21,17 @@ use std::time::{Duration, Instant};
 use quinn_proto::RttEstimator;
 use quinn_proto::congestion::{Controller, ControllerFactory};
 
-/// Queueing delay that is aimed at. Half a frame at 60 a second; less leaves capacity unused when acknowledgements come in bunches.
-const TARGET: Duration = Duration::from_millis(8);
-/// After a cut the queue is meant to be this.
-const AFTER_CUT: Duration = Duration::from_millis(3);
-/// A queue of this ends the start.
-const START_ENDS_AT: Duration = Duration::from_millis(5);
+/// Queueing delay that is aimed at, where round trips do not vary by themselves. A third of a frame at 60 a second; less leaves capacity
+/// unused when acknowledgements come in bunches.
+const TARGET: Duration = Duration::from_millis(6);
+/// Variation of the path (jitter) makes room for so many times itself: minima of few samples stand that much above the minimum of many.
+const NOISE_FACTOR: u32 = 2;
+/// Most of the queue that is aimed at, however noisy the path.
+const MAX_TARGET: Duration = Duration::from_millis(20);
 /// The queue may always hold so many packets: at 1 Mbit/s one takes 10 ms.
 const QUEUE_PACKETS: u64 = 4;
-/// Window at the start. A burst of that size leaves within the first round trip; at 20 Mbit/s it stands 20 ms in the queue at most.
-const INITIAL_WINDOW: u64 = 48 << 10;
+/// Window at the start. A burst of that size leaves within the first round trip, spread over most of it: on 50 ms that is 13 Mbit/s.
+const INITIAL_WINDOW: u64 = 64 << 10;
 /// Smallest window, in packets.
 const MIN_PACKETS: u64 = 4;
 /// Largest window: 100 ms at a gigabit. Flow control ends earlier for streams.
@@ -43,12 +44,18 @@ const MIN_SAMPLES: u32 = 4;
 const CEILING_LIFETIME: Duration = Duration::from_secs(8);
 /// Share of lost bytes in a round trip that is taken for chance.
 const CHANCE_LOSS: f64 = 0.08;
+/// Share of the window that must be lost before a loss that comes with a queue counts as congestion: one packet is no sign.
+const CONGESTION_LOSS: f64 = 0.04;
 /// What is left of the window after a loss that came with a queue.
 const AFTER_LOSS: f64 = 0.75;
+/// Growth in a round trip is at most this part of the window,
+const MOST_GROWTH: u64 = 12;
+/// and at least this part, or a packet.
+const LEAST_GROWTH: u64 = 48;
 /// What is left after a round trip with more loss than chance explains, but no queue.
 const AFTER_HEAVY_LOSS: f64 = 0.85;
 /// Cuts in a row that change nothing before the queue is taken for somebody else's.
-const FUTILE_CUTS: u32 = 4;
+const FUTILE_CUTS: u32 = 3;
 /// A round trip shorter than this counts as this when growth is careful; on a loopback a packet a round trip would be 14 MB/s².
 const SLOW_GROWTH_ROUND: Duration = Duration::from_millis(5);
 
@@ -73,11 +80,14 @@ impl RecentMinimum {
         }
     }
 
-    fn add(&mut self, now: Instant, period: Duration, sample: Duration) {
+    /// Adds a sample; gives back the minima of two neighbouring periods when one has ended.
+    fn add(&mut self, now: Instant, period: Duration, sample: Duration) -> Option<(Duration, Duration)> {
+        let mut ended = None;
         let age = now.saturating_duration_since(self.since);
         if age >= period {
             // After a long silence what came before it says nothing.
             let previous = if age < period * 2 { self.current } else { None };
+            ended = self.previous.zip(previous);
             self.previous = previous;
             self.previous_samples = if previous.is_some() { self.current_samples } else { 0 };
             self.current = None;
@@ -86,6 +96,7 @@ impl RecentMinimum {
         }
         self.current = Some(self.current.map_or(sample, |current| current.min(sample)));
         self.current_samples += 1;
+        ended
     }
 
     fn get(&self) -> Option<Duration> {
@@ -130,14 +141,19 @@ pub(super) struct DelayBounded {
     recent: RecentMinimum,
     /// The path's smoothed round trip, less the delay of acknowledgements.
     smoothed: Duration,
+    /// How much the recent minimum varies from one period to the next.
+    noise: Duration,
     round: Round,
     /// Bytes a second of the best recent round trip.
     rate: f64,
     /// Packets that the window grows by in a round trip.
     growth: u64,
     last_cut: Instant,
+    /// Nothing that was sent since the last cut has been acknowledged yet.
+    cut_unseen: bool,
     futile_cuts: u32,
     queue_at_first_cut: Duration,
+    window_at_first_cut: u64,
     ceiling: Option<(u64, Instant)>,
     last_loss: Instant,
     /// Window to come back to when the queue has been drained.
@@ -154,6 +170,7 @@ impl DelayBounded {
             base: RecentMinimum::new(now),
             recent: RecentMinimum::new(now),
             smoothed: Duration::MAX,
+            noise: Duration::ZERO,
             round: Round {
                 began: now,
                 acknowledged: 0,
@@ -163,8 +180,10 @@ impl DelayBounded {
             rate: 0.0,
             growth: 1,
             last_cut: now,
+            cut_unseen: false,
             futile_cuts: 0,
             queue_at_first_cut: Duration::ZERO,
+            window_at_first_cut: 0,
             ceiling: None,
             last_loss: now,
             draining: None,
@@ -194,14 +213,20 @@ impl DelayBounded {
         Some(recent.saturating_sub(self.base()))
     }
 
-    /// What the queue may be: [`TARGET`], or a few packets on a slow path.
+    /// What the queue may be: [`TARGET`], more on a noisy path, a few packets on a slow one.
     fn target(&self) -> Duration {
+        let target = (TARGET + self.noise * NOISE_FACTOR).min(MAX_TARGET);
         if self.rate <= 0.0 {
-            return TARGET;
+            return target;
         }
-        TARGET.max(Duration::from_secs_f64(
+        target.max(Duration::from_secs_f64(
             ((QUEUE_PACKETS * self.packet) as f64 / self.rate).min(1.0),
         ))
+    }
+
+    /// What a cut leaves of the queue.
+    fn after_cut(&self) -> Duration {
+        self.target() * 2 / 5
     }
 
     fn ceiling(&self, now: Instant) -> Option<u64> {
@@ -218,12 +243,21 @@ impl DelayBounded {
     fn end_start(&mut self, now: Instant) {
         self.starting = false;
         let seen = self.rate.max(self.rate_of_round(now));
-        let window = seen * (self.base() + AFTER_CUT).as_secs_f64();
-        if window > 0.0 {
-            self.set_window((window as u64).min(self.window));
-        }
+        let window = seen * (self.base() + self.after_cut()).as_secs_f64();
+        // What was seen includes moments in which the path was not full yet. Too much is put right by an exact cut a round trip later,
+        // too little would take many.
+        self.set_window((window as u64).max(self.window / 2).min(self.window));
+        self.note_cut(now);
+    }
+
+    fn note_cut(&mut self, now: Instant) {
         self.last_cut = now;
-        self.growth = 1;
+        self.cut_unseen = true;
+        self.growth = self.least_growth();
+    }
+
+    fn least_growth(&self) -> u64 {
+        (self.window / (LEAST_GROWTH * self.packet)).max(1)
     }
 
     fn rate_of_round(&self, now: Instant) -> f64 {
@@ -249,18 +283,19 @@ impl DelayBounded {
 
     fn cut(&mut self, now: Instant, queue: Duration) {
         let base = self.base();
-        let kept = (base + AFTER_CUT).as_secs_f64() / (base + queue).as_secs_f64();
-        self.growth = 1;
-        self.last_cut = now;
+        let kept = (base + self.after_cut()).as_secs_f64() / (base + queue).as_secs_f64();
+        self.note_cut(now);
         if self.futile_cuts == 0 {
             self.queue_at_first_cut = queue;
+            self.window_at_first_cut = self.window;
         }
         self.futile_cuts += 1;
         if self.futile_cuts > FUTILE_CUTS && queue * 4 > self.queue_at_first_cut * 3 {
-            let others = self.recent.get().unwrap_or(base).saturating_sub(AFTER_CUT);
+            let others = self.recent.get().unwrap_or(base).saturating_sub(self.after_cut());
             self.base = RecentMinimum::new(now);
             self.base.add(now, BASE_LIFETIME, others);
             self.futile_cuts = 0;
+            self.set_window(self.window_at_first_cut);
             return;
         }
         self.set_window((self.window as f64 * kept.max(0.5)) as u64);
@@ -274,16 +309,16 @@ impl DelayBounded {
         let heavy_loss = total > 0 && self.round.lost as f64 > CHANCE_LOSS * total as f64;
         if heavy_loss {
             self.starting = false;
-            self.ceiling = Some((self.window, now));
-            self.growth = 1;
-            self.set_window((self.window as f64 * AFTER_HEAVY_LOSS) as u64);
+            self.growth = self.least_growth();
+            let kept = (self.window as f64 * AFTER_HEAVY_LOSS).max(self.delivered_window().min(self.window as f64));
+            self.set_window(kept as u64);
         }
         if self.round.limited && !self.starting {
             match self.queue() {
                 Some(queue) if queue < self.target() / 2 => {
-                    self.growth = (self.growth * 2).min((self.window / (4 * self.packet)).max(1));
+                    self.growth = (self.growth * 2).min((self.window / (MOST_GROWTH * self.packet)).max(1));
                 }
-                _ => self.growth = 1,
+                _ => self.growth = self.least_growth(),
             }
         }
         self.round = Round {
@@ -302,7 +337,7 @@ impl DelayBounded {
         }
         let Some(queue) = self.queue() else { return };
         self.last_drain = now;
-        if queue < AFTER_CUT {
+        if queue < self.after_cut() {
             return;
         }
         let base = self.base();
@@ -318,7 +353,14 @@ impl Controller for DelayBounded {
         self.smoothed = rtt.get();
         self.base.add(now, BASE_LIFETIME, sample);
         let period = (self.smoothed.min(Duration::from_secs(1)) / 4).max(Duration::from_millis(1));
-        self.recent.add(now, period, sample);
+        if self.cut_unseen && sent > self.last_cut {
+            // From here on samples show what the cut has done.
+            self.cut_unseen = false;
+            self.recent = RecentMinimum::new(now);
+        }
+        if let Some((before, after)) = self.recent.add(now, period, sample) {
+            self.noise = (self.noise * 7 + before.abs_diff(after)) / 8;
+        }
         self.round.acknowledged += bytes;
         self.round.limited |= !app_limited;
 
@@ -326,7 +368,7 @@ impl Controller for DelayBounded {
             if sent > began {
                 self.draining = None;
                 self.set_window(window);
-                self.last_cut = now;
+                self.note_cut(now);
             }
         } else if self.starting {
             if !app_limited {
@@ -343,7 +385,9 @@ impl Controller for DelayBounded {
     fn on_end_acks(&mut self, now: Instant, _in_flight: u64, app_limited: bool, _largest_acknowledged: Option<u64>) {
         let Some(queue) = self.queue() else { return };
         if self.starting {
-            if queue > START_ENDS_AT.max(self.target() / 2) {
+            // The smoothed value lags behind by several acknowledgements; meanwhile the window would double.
+            let recent = self.recent.get().unwrap_or_default();
+            if !app_limited && recent.saturating_sub(self.base()) > self.target() {
                 self.end_start(now);
             }
             return;
@@ -355,8 +399,7 @@ impl Controller for DelayBounded {
             self.futile_cuts = 0;
             return;
         }
-        // The effect of a cut shows a round trip later.
-        if now.saturating_duration_since(self.last_cut) > self.base() + queue {
+        if !self.cut_unseen {
             self.cut(now, queue);
         }
     }
@@ -366,7 +409,7 @@ impl Controller for DelayBounded {
         if is_persistent_congestion {
             // Nothing came through for several round trips: whatever was known of the path is old.
             self.set_window(self.window.min(INITIAL_WINDOW) / 2);
-            self.last_cut = now;
+            self.note_cut(now);
             self.last_loss = now;
             return;
         }
@@ -375,14 +418,14 @@ impl Controller for DelayBounded {
         }
         let queue = self.queue().unwrap_or_default();
         let base = self.base();
-        let sign_of_queue = AFTER_CUT.min((base / 2).max(Duration::from_micros(500)));
-        if lost_bytes > 0 && queue < sign_of_queue {
+        let sign_of_queue = self.after_cut().min((base / 2).max(Duration::from_micros(500)));
+        let many = self.round.lost as f64 > (self.window as f64 * CONGESTION_LOSS).max((2 * self.packet) as f64);
+        if lost_bytes > 0 && !(many && queue >= sign_of_queue) {
             return;
         }
         self.last_loss = now;
-        self.last_cut = now;
+        self.note_cut(now);
         self.starting = false;
-        self.growth = 1;
         self.ceiling = Some((self.window, now));
         let kept = (self.window as f64 * AFTER_LOSS).max(self.delivered_window().min(self.window as f64 * 0.95));
         self.set_window(kept as u64);

@@ -16,6 +16,10 @@ use crate::wire::MAX_CONTROL_MESSAGE;
 pub(super) const MAX_SEND_QUEUE: usize = 4 * MAX_CONTROL_MESSAGE;
 /// Most bytes received and not taken yet; what is beyond stays with QUIC, whose flow control holds the sender.
 const MAX_RECEIVE_QUEUE: usize = 2 * MAX_CONTROL_MESSAGE;
+/// A message of the layers above.
+const KIND_MESSAGE: u8 = 0;
+/// u64: bytes of reliable messages that were taken from the sender's streams since the link began.
+const KIND_TAKEN: u8 = 1;
 /// Longest preface that is read; later versions may say more in it.
 const MAX_PREFACE: usize = 64;
 
@@ -35,10 +39,20 @@ impl ControlSender {
         if self.queue.len() + message.len() > MAX_SEND_QUEUE {
             return Err(SendError::Full);
         }
-        let (length, size) = length_bytes(message.len());
-        self.queue.put_slice(&length[..size]);
-        self.queue.put_slice(message);
+        self.push_kind(KIND_MESSAGE, message);
         Ok(())
+    }
+
+    fn push_kind(&mut self, kind: u8, message: &[u8]) {
+        let (length, size) = length_bytes(1 + message.len());
+        self.queue.put_slice(&length[..size]);
+        self.queue.put_u8(kind);
+        self.queue.put_slice(message);
+    }
+
+    /// Tells the other side how many bytes of reliable messages were taken from its streams so far.
+    pub(super) fn push_taken(&mut self, total: u64) {
+        self.push_kind(KIND_TAKEN, &total.to_be_bytes());
     }
 
     /// Opens the stream: once the handshake is done, before any other stream, so that it is the first.
@@ -100,6 +114,8 @@ pub(super) struct ControlReceiver {
     queued: usize,
     /// What the other side said of its lost-peer time.
     peer_timeout: Option<Duration>,
+    /// What the other side has taken of our reliable messages.
+    taken: u64,
 }
 
 impl Default for ControlReceiver {
@@ -108,10 +124,11 @@ impl Default for ControlReceiver {
             stream: None,
             stage: Stage::Preface(Vec::new()),
             // The form has no channel; the number is never looked at.
-            cutter: MessageCutter::new(HeaderForm::Length { channel: 0 }, MAX_CONTROL_MESSAGE),
+            cutter: MessageCutter::new(HeaderForm::Length { channel: 0 }, 1 + MAX_CONTROL_MESSAGE),
             messages: VecDeque::new(),
             queued: 0,
             peer_timeout: None,
+            taken: 0,
         }
     }
 }
@@ -137,6 +154,11 @@ impl ControlReceiver {
     /// The other side's lost-peer time, once it is known.
     pub(super) fn peer_timeout(&self) -> Option<Duration> {
         self.peer_timeout
+    }
+
+    /// Bytes of reliable messages that the other side has taken from its streams.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Takes from quinn what there is room for.
@@ -187,10 +209,28 @@ impl ControlReceiver {
                 Place::Chunk => Bytes::copy_from_slice(&kept),
                 Place::Buffer(range) => self.cutter.take_buffer(range),
             };
-            self.queued += message.len();
-            self.messages.push_back(message);
+            self.sort(message);
         }
         Ok(())
+    }
+}
+
+impl ControlReceiver {
+    fn sort(&mut self, mut message: Bytes) {
+        match message.first() {
+            Some(&KIND_MESSAGE) => {
+                message.advance(1);
+                self.queued += message.len();
+                self.messages.push_back(message);
+            }
+            Some(&KIND_TAKEN) if message.len() >= 9 => {
+                message.advance(1);
+                // Totals only grow; an order of magnitude that cannot be true opens no more than QUIC's own window allows.
+                self.taken = self.taken.max(message.get_u64());
+            }
+            // Room for later versions.
+            _ => {}
+        }
     }
 }
 

@@ -306,6 +306,12 @@ impl Link {
         if self.stage != Stage::Connected {
             return false;
         }
+        if let Some(channels) = &mut self.channels {
+            channels.reliable_out.note_taken(self.control_in.taken());
+            if let Some(taken) = channels.reliable_in.to_tell() {
+                self.control_out.push_taken(taken);
+            }
+        }
         self.control_out.flush(&mut self.connection);
         let mut has_room = self.control_out.queued() <= control::MAX_SEND_QUEUE / 2;
         if let Some(channels) = &mut self.channels {

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::session::{EPOCH_LIMIT, Seat, Session, seats_from};
-use super::{CUT_OFF_GRACE, Mesh, MeshOutput, bounded, random_id, reason};
+use super::{CUT_OFF_GRACE, Mesh, MeshOutput, TESTIMONY_REPEAT, bounded, random_id, reason};
 use crate::codes::Code;
 use crate::peer::api::{MeshEvent, Reason};
 use crate::transport::identity::Guid;
@@ -149,7 +149,9 @@ impl Mesh {
         self.witnesses.remove(&guid);
         self.cut_off
             .retain(|(reporter, about), _| *reporter != guid && *about != guid);
-        self.reported.remove(&guid);
+        if let Some(reported) = &mut self.reported {
+            reported.remove(&guid);
+        }
         self.refuse_claim(guid);
     }
 
@@ -172,7 +174,8 @@ impl Mesh {
         self.crisis = None;
         self.witnesses.clear();
         self.cut_off.clear();
-        self.reported.clear();
+        self.reported = None;
+        self.roll_call_at = None;
         let host = self.session.host();
         // The new host may have gone on before this node heard that it is host.
         let next = self
@@ -218,6 +221,10 @@ impl Mesh {
         let hands_over = matches!(claim.change, ChangeKind::Host | ChangeKind::Order);
         if claim.epoch <= self.session.epoch || (claim.host() != host && !hands_over) {
             self.dropped += 1;
+            if claim.subject == self.own && !claim.lists(self.own) {
+                // It was handed the session and has not heard of it (or never will, and goes on by itself): ask again.
+                self.roll_call_at = Some(now + TESTIMONY_REPEAT);
+            }
         } else if claim.lists(self.own) {
             self.apply(now, claim);
         } else {
@@ -244,7 +251,8 @@ impl Mesh {
         self.crisis = None;
         self.witnesses.clear();
         self.cut_off.clear();
-        self.reported.clear();
+        self.reported = None;
+        self.roll_call_at = None;
         self.end_all_invitations(reason(Code::WrongState, "this node is not in the session any more"));
     }
 
@@ -330,6 +338,10 @@ impl Mesh {
             self.removed(now, &claim);
         } else {
             self.dropped += 1;
+            if claim.subject == self.own && !claim.lists(self.own) {
+                // The connection to the host is back, but the host may have removed this node meanwhile: it knows.
+                self.roll_call_at = Some(now + TESTIMONY_REPEAT);
+            }
         }
     }
 
@@ -364,11 +376,17 @@ impl Mesh {
         } else if from == self.session.host() {
             self.host_gone(now, true);
         } else {
-            // The host tells everybody. Until then it does not count for the succession.
-            if let Some(seat) = self.session.seats.iter_mut().find(|seat| seat.guid == from) {
-                seat.leaving = true;
-            }
+            // The host tells everybody. Until then it does not count for the succession. Said again (in answer to a
+            // testimony that was on the way) it changes nothing.
+            let seat = self
+                .session
+                .seats
+                .iter_mut()
+                .find(|seat| seat.guid == from && !seat.leaving);
+            let Some(seat) = seat else { return };
+            seat.leaving = true;
             self.refuse_claim(from);
+            self.testify();
             self.succession(now);
         }
     }
@@ -457,21 +475,24 @@ impl Mesh {
         if peer == self.session.host() && self.crisis.as_ref().is_some_and(|crisis| !crisis.left) {
             self.crisis = None;
             self.testify_regained(peer);
-            self.reported.clear();
-            // The host has most likely removed this node meanwhile: anything said as a member makes it say so.
-            let message = MeshMessage::Unreachable {
-                session: self.session.id,
-                epoch: self.session.epoch,
-                members: Vec::new(),
-            };
-            self.send(peer, message);
+            self.reported = None;
+            // The host has most likely removed this node meanwhile: the report below makes it say so.
         }
         self.report_unreachable();
         self.testify();
         self.succession(now);
     }
 
-    /// Member: tells the host whom this node does not reach, if that changed.
+    pub(super) fn roll_call_timeout(&mut self, now: Instant) {
+        if self.roll_call_at.is_some_and(|at| at <= now) {
+            self.roll_call_at = None;
+            self.reported = None;
+            self.report_unreachable();
+        }
+    }
+
+    /// Member: tells the host whom this node does not reach, if that changed. A new host hears it in any case: if it does not
+    /// count this node as a member (it may have been handed the session while it had lost the host before), it says so.
     pub(super) fn report_unreachable(&mut self) {
         let host = self.session.host();
         if host == self.own || !self.links.contains_key(&host) {
@@ -479,10 +500,10 @@ impl Mesh {
         }
         let others = self.session.others(self.own).map(|seat| seat.guid);
         let missing: BTreeSet<Guid> = others.filter(|guid| !self.links.contains_key(guid)).collect();
-        if missing != self.reported {
+        if self.reported.as_ref() != Some(&missing) {
             self.dial_missing(&missing);
             let members = missing.iter().copied().collect();
-            self.reported = missing;
+            self.reported = Some(missing);
             let message = MeshMessage::Unreachable {
                 session: self.session.id,
                 epoch: self.session.epoch,
@@ -499,7 +520,13 @@ impl Mesh {
             return;
         }
         let before = self.session.seats.iter().take_while(|seat| seat.guid != self.own);
-        let fresh = before.filter(|seat| missing.contains(&seat.guid) && !self.reported.contains(&seat.guid));
+        let fresh = before.filter(|seat| {
+            missing.contains(&seat.guid)
+                && !self
+                    .reported
+                    .as_ref()
+                    .is_some_and(|reported| reported.contains(&seat.guid))
+        });
         for peer in fresh.map(|seat| seat.key).collect::<Vec<_>>() {
             if self.dialing.insert(peer.guid()) {
                 self.outputs.push_back(MeshOutput::Connect { peer });

@@ -144,8 +144,10 @@ pub struct Mesh {
     fellows: BTreeMap<Guid, Instant>,
     /// Host: (who reports, whom it does not reach) since when.
     cut_off: BTreeMap<(Guid, Guid), Instant>,
-    /// Member: whom the host was last told to be out of reach.
-    reported: BTreeSet<Guid>,
+    /// Member: whom the host was last told to be out of reach; `None`: this host has heard nothing yet.
+    reported: Option<BTreeSet<Guid>>,
+    /// Member: when to tell a host again that did not know itself as host yet.
+    roll_call_at: Option<Instant>,
     /// The host is lost to this node, or left.
     crisis: Option<Crisis>,
     /// What members say about the host and each other.
@@ -174,7 +176,8 @@ impl Mesh {
             join_data: BTreeMap::new(),
             fellows: BTreeMap::new(),
             cut_off: BTreeMap::new(),
-            reported: BTreeSet::new(),
+            reported: None,
+            roll_call_at: None,
             crisis: None,
             witnesses: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -349,6 +352,7 @@ impl Mesh {
         self.invitations_timeout(now);
         self.joins_timeout(now);
         self.cut_off_timeout(now);
+        self.roll_call_timeout(now);
         self.crisis_timeout(now);
         self.refresh_tag();
     }
@@ -365,6 +369,7 @@ impl Mesh {
             .chain(fellows)
             .chain(cut_off)
             .chain(crisis)
+            .chain(self.roll_call_at)
             .min()
     }
 

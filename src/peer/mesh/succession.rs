@@ -74,13 +74,10 @@ impl Mesh {
         }
         let host = self.session.host();
         let (session, epoch) = (self.session.id, self.session.epoch);
-        let others: Vec<Guid> = self.session.others(self.own).map(|seat| seat.guid).collect();
+        let reached: Vec<Guid> = self.electorate().map(|seat| seat.guid).collect();
         // The round trip is not known here.
-        let reached = others
-            .iter()
-            .filter(|guid| **guid != host && self.links.contains_key(guid));
-        let links: Vec<(Guid, u32)> = reached.map(|guid| (*guid, 0)).collect();
-        for to in others.into_iter().filter(|guid| *guid != host) {
+        let links: Vec<(Guid, u32)> = reached.iter().map(|guid| (*guid, 0)).collect();
+        for to in reached {
             self.send(
                 to,
                 MeshMessage::HostLost {

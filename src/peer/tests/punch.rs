@@ -86,7 +86,8 @@ impl Test {
             transaction,
             kind,
         };
-        self.punch.handle(self.now, SocketName::Udp4, address(source), &probe, size)
+        self.punch
+            .handle(self.now, SocketName::Udp4, address(source), &probe, size)
     }
 
     fn request(&mut self, source: &str, size: usize) -> Option<Outgoing> {
@@ -97,7 +98,12 @@ impl Test {
         let observed = address("203.0.113.1:5000");
         let size = outgoing.padded_to.max(PLAIN_PROBE);
         let source = outgoing.address.to_string();
-        self.handle(&source, outgoing.probe.transaction, ProbeKind::Response { observed }, size);
+        self.handle(
+            &source,
+            outgoing.probe.transaction,
+            ProbeKind::Response { observed },
+            size,
+        );
     }
 
     fn verdict(&mut self) -> Verdict {
@@ -112,7 +118,10 @@ impl Test {
                 *sent.entry(outgoing.address).or_default() += 1;
             }
             let next = self.punch.poll_timeout(self.now).unwrap();
-            assert!(next > self.now || self.verdict() != Verdict::Running, "it does not settle");
+            assert!(
+                next > self.now || self.verdict() != Verdict::Running,
+                "it does not settle"
+            );
             self.now = next.max(self.now);
         }
         sent
@@ -132,7 +141,11 @@ fn every_candidate_is_probed_at_once_and_at_the_known_times() {
 
 #[test]
 fn the_first_volley_has_a_padded_and_a_plain_probe() {
-    let mut sizes: Vec<usize> = Test::new(&[(CandidateKind::Observed, PUBLIC)]).due().iter().map(|probe| probe.padded_to).collect();
+    let mut sizes: Vec<usize> = Test::new(&[(CandidateKind::Observed, PUBLIC)])
+        .due()
+        .iter()
+        .map(|probe| probe.padded_to)
+        .collect();
     sizes.sort_unstable();
     assert_eq!(sizes, [0, PADDED_PROBE]);
 }
@@ -161,7 +174,9 @@ fn a_stranger_that_replays_a_request_draws_no_more_than_that() {
 fn answers_are_as_large_as_requests_and_limited() {
     let mut test = Test::new(&[(CandidateKind::Observed, PUBLIC)]);
     assert_eq!(test.request(PUBLIC, PLAIN_PROBE).unwrap().padded_to, PLAIN_PROBE);
-    let answers = (0..1_000).filter(|_| test.request(PUBLIC, PADDED_PROBE).is_some()).count();
+    let answers = (0..1_000)
+        .filter(|_| test.request(PUBLIC, PADDED_PROBE).is_some())
+        .count();
     assert!(answers < 30, "{answers}");
 }
 
@@ -173,8 +188,13 @@ fn only_a_padded_answer_verifies() {
     test.at(ms(40)).answer(&plain);
     assert_eq!(test.verdict(), Verdict::Running);
     test.at(ms(50)).answer(&padded);
-    let Verdict::Opened(path) = test.verdict() else { panic!("not opened") };
-    assert_eq!((path.address, path.kind, path.round_trip), (address(PUBLIC), PathKind::Direct, ms(50)));
+    let Verdict::Opened(path) = test.verdict() else {
+        panic!("not opened")
+    };
+    assert_eq!(
+        (path.address, path.kind, path.round_trip),
+        (address(PUBLIC), PathKind::Direct, ms(50))
+    );
 }
 
 #[test]
@@ -183,7 +203,11 @@ fn a_path_for_small_packets_only_is_named_as_such() {
     let probes = test.due();
     test.at(ms(40)).answer(&probes[1]);
     test.run_to_the_end();
-    assert!(test.punch.failure_text().contains("small packets"), "{}", test.punch.failure_text());
+    assert!(
+        test.punch.failure_text().contains("small packets"),
+        "{}",
+        test.punch.failure_text()
+    );
 }
 
 #[test]
@@ -191,7 +215,12 @@ fn a_cut_answer_does_not_verify() {
     let mut test = Test::new(&[(CandidateKind::Observed, PUBLIC)]);
     let padded = test.due()[0];
     let observed = address(PUBLIC);
-    test.handle(PUBLIC, padded.probe.transaction, ProbeKind::Response { observed }, PLAIN_PROBE);
+    test.handle(
+        PUBLIC,
+        padded.probe.transaction,
+        ProbeKind::Response { observed },
+        PLAIN_PROBE,
+    );
     assert_eq!(test.verdict(), Verdict::Running);
 }
 
@@ -200,7 +229,12 @@ fn an_answer_from_elsewhere_does_not_verify_but_is_followed() {
     let mut test = Test::new(&[(CandidateKind::Observed, PUBLIC)]);
     let padded = test.due()[0];
     let observed = address(PUBLIC);
-    test.handle("198.51.100.7:4001", padded.probe.transaction, ProbeKind::Response { observed }, PADDED_PROBE);
+    test.handle(
+        "198.51.100.7:4001",
+        padded.probe.transaction,
+        ProbeKind::Response { observed },
+        PADDED_PROBE,
+    );
     assert_eq!(test.verdict(), Verdict::Running);
     assert_eq!(test.due()[0].address, address("198.51.100.7:4001"));
 }
@@ -210,11 +244,16 @@ fn own_packets_that_come_back_are_ignored() {
     let mut test = Test::new(&[(CandidateKind::Observed, PUBLIC)]);
     let padded = test.due()[0];
     let mut reflected = padded.probe;
-    assert!(test.punch.handle(test.now, SocketName::Udp4, address(PUBLIC), &reflected, PADDED_PROBE).is_none());
+    assert!(
+        test.punch
+            .handle(test.now, SocketName::Udp4, address(PUBLIC), &reflected, PADDED_PROBE)
+            .is_none()
+    );
     reflected.kind = ProbeKind::Response {
         observed: address(PUBLIC),
     };
-    test.punch.handle(test.now, SocketName::Udp4, address(PUBLIC), &reflected, PADDED_PROBE);
+    test.punch
+        .handle(test.now, SocketName::Udp4, address(PUBLIC), &reflected, PADDED_PROBE);
     assert_eq!(test.verdict(), Verdict::Running);
 }
 
@@ -225,7 +264,10 @@ fn a_request_from_an_unexpected_address_is_probed_back_at_once() {
     test.at(ms(5)).request("198.51.100.7:9999", PADDED_PROBE);
     let due = test.due();
     assert_eq!(due.len(), 1);
-    assert_eq!((due[0].address, due[0].padded_to), (address("198.51.100.7:9999"), PADDED_PROBE));
+    assert_eq!(
+        (due[0].address, due[0].padded_to),
+        (address("198.51.100.7:9999"), PADDED_PROBE)
+    );
     test.at(ms(65)).answer(&due[0]);
     assert!(matches!(test.verdict(), Verdict::Opened(path) if path.address == due[0].address));
 }
@@ -244,7 +286,10 @@ fn a_late_side_is_probed_again_when_it_is_heard() {
 fn a_direct_path_waits_for_the_lan_for_a_moment_only() {
     let mut test = Test::new(&[(CandidateKind::Observed, PUBLIC), (CandidateKind::Local, LOCAL)]);
     let probes = test.due();
-    let to_public = probes.iter().find(|probe| probe.address == address(PUBLIC) && probe.padded_to > 0).unwrap();
+    let to_public = probes
+        .iter()
+        .find(|probe| probe.address == address(PUBLIC) && probe.padded_to > 0)
+        .unwrap();
     test.at(ms(3)).answer(to_public);
     assert_eq!(test.verdict(), Verdict::Running);
     assert!(test.punch.poll_timeout(test.now).unwrap() <= test.start + LAN_GRACE);
@@ -256,7 +301,12 @@ fn a_direct_path_waits_for_the_lan_for_a_moment_only() {
 fn the_lan_is_taken_at_once_and_found_later_as_well() {
     let mut test = Test::new(&[(CandidateKind::Observed, PUBLIC), (CandidateKind::Local, LOCAL)]);
     let probes = test.due();
-    let to = |text: &str| *probes.iter().find(|probe| probe.address == address(text) && probe.padded_to > 0).unwrap();
+    let to = |text: &str| {
+        *probes
+            .iter()
+            .find(|probe| probe.address == address(text) && probe.padded_to > 0)
+            .unwrap()
+    };
     test.at(ms(2)).answer(&to(LOCAL));
     assert!(matches!(test.verdict(), Verdict::Opened(path) if path.kind == PathKind::Lan));
 
@@ -265,7 +315,10 @@ fn the_lan_is_taken_at_once_and_found_later_as_well() {
     test.at(ms(50)).answer(&to(PUBLIC));
     assert!(matches!(test.verdict(), Verdict::Opened(path) if path.kind == PathKind::Direct));
     let later = test.due();
-    assert!(later.iter().all(|probe| probe.address == address(LOCAL)), "only the better one is still tried");
+    assert!(
+        later.iter().all(|probe| probe.address == address(LOCAL)),
+        "only the better one is still tried"
+    );
     test.at(ms(60)).answer(&later[0]);
     assert!(test.punch.verified().any(|path| path.kind == PathKind::Lan));
 }
@@ -282,7 +335,10 @@ fn an_open_path_is_held_for_a_while_and_given_up_when_it_is_silent() {
             test.now = test.punch.poll_timeout(test.now).unwrap();
             for probe in test.due() {
                 probes += 1;
-                assert!(test.now - last < Duration::from_secs(15), "a router would have forgotten it");
+                assert!(
+                    test.now - last < Duration::from_secs(15),
+                    "a router would have forgotten it"
+                );
                 last = test.now;
                 if answered {
                     test.answer(&probe);
@@ -294,7 +350,11 @@ fn an_open_path_is_held_for_a_while_and_given_up_when_it_is_silent() {
             assert!(test.now >= test.start + HOLD_TIME);
         } else {
             assert!(test.now < test.start + Duration::from_secs(20));
-            assert_eq!(test.verdict(), Verdict::Opened(path_of(&mut test)), "the verdict stands");
+            assert_eq!(
+                test.verdict(),
+                Verdict::Opened(path_of(&mut test)),
+                "the verdict stands"
+            );
         }
     }
 }
@@ -305,7 +365,13 @@ fn path_of(test: &mut Test) -> crate::peer::punch::Verified {
 
 #[test]
 fn hostile_candidates_are_not_probed() {
-    let hostile = ["224.0.0.1:5", "0.0.0.0:5", "255.255.255.255:5", "127.0.0.1:5", "198.51.100.7:0"];
+    let hostile = [
+        "224.0.0.1:5",
+        "0.0.0.0:5",
+        "255.255.255.255:5",
+        "127.0.0.1:5",
+        "198.51.100.7:0",
+    ];
     let candidates: Vec<_> = hostile.iter().map(|text| (CandidateKind::Local, *text)).collect();
     assert!(Test::new(&candidates).due().is_empty());
 }

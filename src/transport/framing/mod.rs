@@ -6,9 +6,13 @@
 //!
 //! | kind | then | then, again and again |
 //! |---|---|---|
-//! | 0 control | length, that many bytes of preface: u32 lost-peer time in milliseconds (0: unknown); more may follow | length, message |
+//! | 0 control | length, that many bytes of preface: u32 lost-peer time in milliseconds (0: unknown); more may follow | length, kind, message |
 //! | 1 ordered | channel (0–63) | length, message |
 //! | 2 batch | | channel, length, message |
+//!
+//! Kinds on the control stream: 0 a message of the layers above; 1 a u64, the bytes of ordered and batch streams that were taken out so
+//! far. A sender stays within a window of what was taken, which is smaller than QUIC's window of the connection: the difference keeps
+//! the control stream going while a game does not read. Other kinds are ignored.
 //!
 //! Stream 0 of each direction is the control stream. A channel has one ordered stream, from its first message to the end of the
 //! link. A batch holds reliable messages that need not wait for each other's batches: it is written at once, finished at once,

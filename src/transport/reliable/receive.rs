@@ -9,6 +9,7 @@ use bytes::Bytes;
 use quinn_proto::{Connection, ReadError, StreamId};
 use rustc_hash::FxHashMap;
 
+use super::super::config::RELIABLE_WINDOW;
 use super::super::framing::stream::{HeaderForm, Malformed, MessageCutter, Place};
 use super::super::framing::{STREAM_BATCH, STREAM_ORDERED};
 use crate::codes::{CHANNEL_COUNT, MAX_RELIABLE_MESSAGE, SendMode};
@@ -55,7 +56,14 @@ pub(in crate::transport) struct ReliableReceiver {
     partial: usize,
     /// Channels that have their ordered stream, a bit each.
     ordered: u64,
+    /// Bytes taken from streams since the link began.
+    taken: u64,
+    /// What of it the other side was told.
+    told: u64,
 }
+
+/// The other side is told after each of these: an eighth of its window, as QUIC does it.
+const TELL_AFTER: u64 = RELIABLE_WINDOW / 8;
 
 impl ReliableReceiver {
     /// A stream was opened by the other side.
@@ -104,6 +112,15 @@ impl ReliableReceiver {
         }
     }
 
+    /// Bytes taken so far, if it is time to tell the other side.
+    pub(in crate::transport) fn to_tell(&mut self) -> Option<u64> {
+        if self.taken - self.told < TELL_AFTER {
+            return None;
+        }
+        self.told = self.taken;
+        Some(self.taken)
+    }
+
     /// Takes the next message. `should_transmit` is set if flow control has something to tell the sender.
     pub(in crate::transport) fn take(
         &mut self,
@@ -145,6 +162,7 @@ impl ReliableReceiver {
             match reading.next(usize::MAX) {
                 Ok(Some(chunk)) => {
                     any = true;
+                    self.taken += chunk.bytes.len() as u64;
                     self.chunks.push_back(chunk.bytes);
                 }
                 Ok(None) => {

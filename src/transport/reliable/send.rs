@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quinn_proto::{Connection, Dir, StreamId, WriteError};
 
 use super::super::SendError;
-use super::super::config::{MAX_BATCHES, ORDERED_PRIORITY};
+use super::super::config::{MAX_BATCHES, ORDERED_PRIORITY, RELIABLE_WINDOW};
 use super::super::framing::{MAX_LENGTH_BYTES, STREAM_BATCH, STREAM_ORDERED, length_bytes};
 use crate::codes::{CHANNEL_COUNT, MAX_RELIABLE_MESSAGE};
 
@@ -41,29 +41,56 @@ enum Progress {
     Blocked,
 }
 
-/// Writes as much as quinn takes; counts what it took.
-fn write(
-    connection: &mut Connection,
-    stream: StreamId,
-    chunks: &mut VecDeque<Bytes>,
-    queued: &mut usize,
-) -> (Progress, usize) {
-    match connection.send_stream(stream).write_chunks(chunks.make_contiguous()) {
-        Ok(written) => {
-            *queued = queued.saturating_sub(written.bytes);
-            chunks.drain(..written.chunks);
-            if chunks.is_empty() {
-                (Progress::Done, written.bytes)
-            } else {
-                (Progress::Blocked, written.bytes)
+/// What all streams share.
+struct Account {
+    /// Bytes that quinn has not taken yet.
+    queued: usize,
+    /// Bytes that quinn has taken since the link began.
+    written: u64,
+    /// How far `written` may go, give or take a piece.
+    limit: u64,
+}
+
+impl Account {
+    /// Writes as much as quinn takes, within what the other side has room for.
+    fn write(&mut self, connection: &mut Connection, stream: StreamId, chunks: &mut VecDeque<Bytes>) -> Progress {
+        let mut room = self.limit.saturating_sub(self.written);
+        let mut count = 0;
+        for chunk in chunks.iter() {
+            if room == 0 {
+                break;
             }
+            room = room.saturating_sub(chunk.len() as u64);
+            count += 1;
         }
-        Err(WriteError::Blocked) => (Progress::Blocked, 0),
-        // The other side wants no more of this stream: what is left of it has nowhere to go.
-        Err(WriteError::Stopped(_) | WriteError::ClosedStream) => {
-            *queued = queued.saturating_sub(chunks.iter().map(Bytes::len).sum());
-            chunks.clear();
-            (Progress::Done, 0)
+        if count == 0 {
+            return if chunks.is_empty() {
+                Progress::Done
+            } else {
+                Progress::Blocked
+            };
+        }
+        let result = connection
+            .send_stream(stream)
+            .write_chunks(&mut chunks.make_contiguous()[..count]);
+        match result {
+            Ok(written) => {
+                self.queued = self.queued.saturating_sub(written.bytes);
+                self.written += written.bytes as u64;
+                chunks.drain(..written.chunks);
+                if chunks.is_empty() {
+                    Progress::Done
+                } else {
+                    Progress::Blocked
+                }
+            }
+            Err(WriteError::Blocked) => Progress::Blocked,
+            // The other side wants no more of this stream: what is left of it has nowhere to go.
+            Err(WriteError::Stopped(_) | WriteError::ClosedStream) => {
+                self.queued = self.queued.saturating_sub(chunks.iter().map(Bytes::len).sum());
+                chunks.clear();
+                Progress::Done
+            }
         }
     }
 }
@@ -115,7 +142,7 @@ pub(in crate::transport) struct ReliableSender {
     ordered: Vec<OrderedChannel>,
     /// Channels with something waiting, a bit each.
     ordered_waiting: u64,
-    queued: usize,
+    account: Account,
     rank: i32,
 }
 
@@ -131,7 +158,11 @@ impl Default for ReliableSender {
             unacknowledged_large: Vec::new(),
             ordered: Vec::new(),
             ordered_waiting: 0,
-            queued: 0,
+            account: Account {
+                queued: 0,
+                written: 0,
+                limit: RELIABLE_WINDOW,
+            },
             rank: 0,
         }
     }
@@ -140,14 +171,14 @@ impl Default for ReliableSender {
 impl ReliableSender {
     /// Bytes that quinn has not taken yet.
     pub(in crate::transport) fn queued(&self) -> usize {
-        self.queued
+        self.account.queued
     }
 
     fn check(&self, length: usize) -> Result<(), SendError> {
         if length > MAX_RELIABLE_MESSAGE {
             return Err(SendError::TooLarge);
         }
-        if self.queued + length > MAX_SEND_QUEUE {
+        if self.account.queued + length > MAX_SEND_QUEUE {
             return Err(SendError::Full);
         }
         Ok(())
@@ -173,12 +204,12 @@ impl ReliableSender {
         }
         if batch.is_empty() {
             batch.put_u8(STREAM_BATCH);
-            self.queued += 1;
+            self.account.queued += 1;
         }
         batch.put_u8(channel);
         batch.put_slice(&length[..length_size]);
         batch.put_slice(data);
-        self.queued += size;
+        self.account.queued += size;
         Ok(())
     }
 
@@ -198,7 +229,7 @@ impl ReliableSender {
         header.put_u8(STREAM_BATCH);
         header.put_u8(channel);
         header.put_slice(&length[..length_size]);
-        self.queued += header.len() + data.len();
+        self.account.queued += header.len() + data.len();
         let mut chunks = VecDeque::from([header.freeze()]);
         push_pieces(&mut chunks, data);
         self.large.push_back(chunks);
@@ -269,12 +300,17 @@ impl ReliableSender {
     fn after_ordered(&mut self, channel: u8, size: usize) {
         self.channel_mut(channel).waiting += size;
         self.ordered_waiting |= 1 << channel;
-        self.queued += size;
+        self.account.queued += size;
+    }
+
+    /// The other side has taken so many bytes since the link began.
+    pub(in crate::transport) fn note_taken(&mut self, taken: u64) {
+        self.account.limit = taken.saturating_add(RELIABLE_WINDOW);
     }
 
     /// Hands to quinn what it takes.
     pub(in crate::transport) fn flush(&mut self, connection: &mut Connection) {
-        if self.queued == 0 && self.writing_batches.is_empty() && self.writing_large.is_empty() {
+        if self.account.queued == 0 && self.writing_batches.is_empty() && self.writing_large.is_empty() {
             return;
         }
         self.flush_ordered(connection);
@@ -299,9 +335,9 @@ impl ReliableSender {
                 let _ = connection.send_stream(stream).set_priority(priority);
             }
             state.seal();
-            let before = self.queued;
-            let (progress, _) = write(connection, stream, &mut state.sealed, &mut self.queued);
-            state.waiting = state.waiting.saturating_sub(before - self.queued);
+            let before = self.account.queued;
+            let progress = self.account.write(connection, stream, &mut state.sealed);
+            state.waiting = state.waiting.saturating_sub(before - self.account.queued);
             if matches!(progress, Progress::Done) {
                 state.waiting = 0;
                 self.ordered_waiting &= !(1 << channel);
@@ -315,7 +351,7 @@ impl ReliableSender {
     }
 
     fn flush_batches(&mut self, connection: &mut Connection) {
-        if !Self::continue_writing(connection, &mut self.writing_batches, &mut self.queued) {
+        if !Self::continue_writing(connection, &mut self.writing_batches, &mut self.account) {
             return;
         }
         while !(self.batches.is_empty() && self.open_batch.is_empty()) {
@@ -336,7 +372,7 @@ impl ReliableSender {
             let _ = connection.send_stream(stream).set_priority(priority);
             self.unacknowledged_batches.push(stream);
             self.writing_batches.push_back(Writing { stream, chunks });
-            if !Self::continue_writing(connection, &mut self.writing_batches, &mut self.queued) {
+            if !Self::continue_writing(connection, &mut self.writing_batches, &mut self.account) {
                 return;
             }
         }
@@ -355,14 +391,14 @@ impl ReliableSender {
             }
             if let Some(batch) = self.batches.pop_front() {
                 // Without its kind byte: the stream has one already.
-                self.queued -= 1;
+                self.account.queued -= 1;
                 chunks.push_back(batch.slice(1..));
             }
         }
     }
 
     fn flush_large(&mut self, connection: &mut Connection) {
-        if !Self::continue_writing(connection, &mut self.writing_large, &mut self.queued) {
+        if !Self::continue_writing(connection, &mut self.writing_large, &mut self.account) {
             return;
         }
         while let Some(chunks) = self.large.front() {
@@ -382,16 +418,16 @@ impl ReliableSender {
             if let Some(chunks) = self.large.pop_front() {
                 self.writing_large.push_back(Writing { stream, chunks });
             }
-            if !Self::continue_writing(connection, &mut self.writing_large, &mut self.queued) {
+            if !Self::continue_writing(connection, &mut self.writing_large, &mut self.account) {
                 return;
             }
         }
     }
 
     /// Writes on at streams that were not taken whole, in order; finishes those that are. True: none is left.
-    fn continue_writing(connection: &mut Connection, writing: &mut VecDeque<Writing>, queued: &mut usize) -> bool {
+    fn continue_writing(connection: &mut Connection, writing: &mut VecDeque<Writing>, account: &mut Account) -> bool {
         while let Some(front) = writing.front_mut() {
-            match write(connection, front.stream, &mut front.chunks, queued).0 {
+            match account.write(connection, front.stream, &mut front.chunks) {
                 Progress::Done => {
                     let _ = connection.send_stream(front.stream).finish();
                     writing.pop_front();
@@ -413,7 +449,7 @@ impl ReliableSender {
 
     /// Gives memory back that a quiet link does not need.
     pub(in crate::transport) fn shrink(&mut self) {
-        if self.queued == 0 {
+        if self.account.queued == 0 {
             self.open_batch = BytesMut::new();
             for channel in &mut self.ordered {
                 channel.open = BytesMut::new();

@@ -1,4 +1,6 @@
 //! Two transports in virtual time.
 
+mod channels;
 mod handshake;
 mod harness;
+mod latency;

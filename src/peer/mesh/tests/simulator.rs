@@ -477,7 +477,14 @@ impl Simulator {
             return;
         }
         // The dialling side: the other one died or hung up in between.
-        let gone = dialled && self.players[peer].links.get(&at) != Some(&link);
+        let broken = self.broken.contains(&pair(at, peer));
+        if broken && !dialled {
+            return;
+        }
+        let gone = dialled && (broken || self.players[peer].links.get(&at) != Some(&link));
+        if gone && self.players[peer].links.get(&at) == Some(&link) {
+            self.lose(peer, at, link);
+        }
         if gone {
             if !self.players[at].links.contains_key(&peer) {
                 self.act(Action::DialFailed { at, peer });
