@@ -227,9 +227,25 @@ impl Mesh {
             }
         } else if claim.lists(self.own) {
             self.apply(now, claim);
+            if self.is_host() {
+                self.announce(now);
+            }
         } else {
             self.removed(now, &claim);
         }
+    }
+
+    /// A host that was handed the session says so itself: whoever is not in it any more (a player that crashed and came
+    /// back unnoticed) answers that.
+    fn announce(&mut self, now: Instant) {
+        let claim = Claim {
+            epoch: self.session.epoch + 1,
+            change: ChangeKind::Order,
+            subject: self.own,
+            text: "it hosts from here on".to_owned(),
+            seats: self.session.seats.clone(),
+        };
+        self.commit(now, claim, None);
     }
 
     /// This node is not in the list any more.
