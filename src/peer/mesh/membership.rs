@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::session::{EPOCH_LIMIT, Seat, Session, seats_from};
-use super::{CUT_OFF_GRACE, Mesh, MeshOutput, TESTIMONY_REPEAT, bounded, random_id, reason};
+use super::{CUT_OFF_GRACE, Mesh, MeshOutput, ROLL_CALL_LIMIT, TESTIMONY_REPEAT, bounded, random_id, reason};
 use crate::codes::Code;
 use crate::peer::api::{MeshEvent, Reason};
 use crate::transport::identity::Guid;
@@ -176,6 +176,7 @@ impl Mesh {
         self.cut_off.clear();
         self.reported = None;
         self.roll_call_at = None;
+        self.roll_calls = 0;
         let host = self.session.host();
         // The new host may have gone on before this node heard that it is host.
         let next = self
@@ -223,13 +224,34 @@ impl Mesh {
             self.dropped += 1;
             if claim.subject == self.own && !claim.lists(self.own) {
                 // It was handed the session and has not heard of it (or never will, and goes on by itself): ask again.
-                self.roll_call_at = Some(now + TESTIMONY_REPEAT);
+                self.roll_call_at.get_or_insert(now + TESTIMONY_REPEAT);
             }
         } else if claim.lists(self.own) {
+            let epoch = claim.epoch;
+            self.roll_call_at = None;
             self.apply(now, claim);
+            if self.is_host() {
+                self.announce(now);
+            } else if self.session.host() != host && self.session.epoch == epoch && self.crisis.is_none() {
+                // It has not said itself that it hosts.
+                self.roll_call_at = Some(now + TESTIMONY_REPEAT);
+            }
         } else {
             self.removed(now, &claim);
         }
+    }
+
+    /// A host that was handed the session says so itself: whoever is not in it any more (a player that crashed and came
+    /// back unnoticed) answers that.
+    fn announce(&mut self, now: Instant) {
+        let claim = Claim {
+            epoch: self.session.epoch + 1,
+            change: ChangeKind::Order,
+            subject: self.own,
+            text: "it hosts from here on".to_owned(),
+            seats: self.session.seats.clone(),
+        };
+        self.commit(now, claim, None);
     }
 
     /// This node is not in the list any more.
@@ -253,6 +275,7 @@ impl Mesh {
         self.cut_off.clear();
         self.reported = None;
         self.roll_call_at = None;
+        self.roll_calls = 0;
         self.end_all_invitations(reason(Code::WrongState, "this node is not in the session any more"));
     }
 
@@ -340,7 +363,7 @@ impl Mesh {
             self.dropped += 1;
             if claim.subject == self.own && !claim.lists(self.own) {
                 // The connection to the host is back, but the host may have removed this node meanwhile: it knows.
-                self.roll_call_at = Some(now + TESTIMONY_REPEAT);
+                self.roll_call_at.get_or_insert(now + TESTIMONY_REPEAT);
             }
         }
     }
@@ -353,19 +376,28 @@ impl Mesh {
         }
         self.dropped += 1;
         if session == self.session.id {
-            let claim = MeshMessage::Membership {
-                session,
-                epoch: self.session.epoch,
-                change: ChangeKind::Lost,
-                subject: from,
-                text: "it was cut off from the host".into(),
-                members: self.session.members(now),
-            };
-            self.send(from, claim);
+            self.send_list(now, from, ChangeKind::Lost, from, "it was cut off from the host");
         } else if self.joins.values().all(|join| join.session != session) {
             self.send(from, MeshMessage::Leave { session });
         }
         false
+    }
+
+    /// Tells one player the list as it is.
+    fn send_list(&mut self, now: Instant, to: Guid, change: ChangeKind, subject: Guid, text: &str) {
+        let (session, epoch, members) = (self.session.id, self.session.epoch, self.session.members(now));
+        let text = text.to_owned();
+        self.send(
+            to,
+            MeshMessage::Membership {
+                session,
+                epoch,
+                change,
+                subject,
+                text,
+                members,
+            },
+        );
     }
 
     pub(super) fn on_leave(&mut self, now: Instant, from: Guid, session: SessionId) {
@@ -483,11 +515,19 @@ impl Mesh {
         self.succession(now);
     }
 
+    /// Member: the host was handed the session by another, or does not count this node. Asked again and again until it
+    /// announces itself or says that this node is out; if it never does, it is no host.
     pub(super) fn roll_call_timeout(&mut self, now: Instant) {
         if self.roll_call_at.is_some_and(|at| at <= now) {
-            self.roll_call_at = None;
-            self.reported = None;
-            self.report_unreachable();
+            self.roll_calls += 1;
+            if self.roll_calls > ROLL_CALL_LIMIT {
+                self.roll_call_at = None;
+                self.host_gone(now, false);
+            } else {
+                self.roll_call_at = Some(now + TESTIMONY_REPEAT);
+                self.reported = None;
+                self.report_unreachable();
+            }
         }
     }
 
@@ -535,9 +575,20 @@ impl Mesh {
     }
 
     /// Host: what a member does not reach. Each report replaces the one before it.
-    pub(super) fn on_unreachable(&mut self, now: Instant, from: Guid, members: &[Guid]) {
+    pub(super) fn on_unreachable(&mut self, now: Instant, from: Guid, epoch: u64, members: &[Guid]) {
         if !self.is_host() {
-            self.dropped += 1;
+            if epoch < self.session.epoch {
+                // It was out of reach while this node handed the session over, and still takes it for the host.
+                self.send_list(
+                    now,
+                    from,
+                    ChangeKind::Order,
+                    self.session.host(),
+                    "another player hosts",
+                );
+            } else {
+                self.dropped += 1;
+            }
             return;
         }
         let session = &self.session;

@@ -65,6 +65,9 @@ pub const CUT_OFF_GRACE: Duration = Duration::from_secs(10);
 pub const TESTIMONY_REPEAT: Duration = Duration::from_secs(1);
 /// A member that lost the host and heard of no successor for this long is cut off. The largest lost-peer time.
 pub const HOST_LOST_LIMIT: Duration = Duration::from_secs(60);
+/// A host that was asked this often whether it hosts, and did not say so, is lost. As many repetitions as make the default
+/// lost-peer time: a host that still has to hear of its office from a lost predecessor knows by then.
+pub const ROLL_CALL_LIMIT: u32 = 10;
 /// Most joins that one node takes part in as a joiner at the same time.
 pub const MAX_RUNNING_JOINS: usize = 4;
 /// Most peers for which data for CAPABLE is kept.
@@ -148,6 +151,8 @@ pub struct Mesh {
     reported: Option<BTreeSet<Guid>>,
     /// Member: when to tell a host again that did not know itself as host yet.
     roll_call_at: Option<Instant>,
+    /// How often that has been done.
+    roll_calls: u32,
     /// The host is lost to this node, or left.
     crisis: Option<Crisis>,
     /// What members say about the host and each other.
@@ -178,6 +183,7 @@ impl Mesh {
             cut_off: BTreeMap::new(),
             reported: None,
             roll_call_at: None,
+            roll_calls: 0,
             crisis: None,
             witnesses: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -319,9 +325,13 @@ impl Mesh {
                 self.on_membership(now, from, session, claim);
             }
             MeshMessage::Leave { session } => self.on_leave(now, from, session),
-            MeshMessage::Unreachable { session, members, .. } => {
+            MeshMessage::Unreachable {
+                session,
+                epoch,
+                members,
+            } => {
                 if self.is_from_member(now, from, session) {
-                    self.on_unreachable(now, from, &members);
+                    self.on_unreachable(now, from, epoch, &members);
                 }
             }
             MeshMessage::HostLost {

@@ -298,7 +298,13 @@ impl Simulator {
         self.players[index].alive = false;
         // Its requests end with it.
         self.requests.retain(|_, (owner, ends)| *owner != index || *ends != 0);
-        let peers: Vec<(usize, u64)> = std::mem::take(&mut self.players[index].links).into_iter().collect();
+        self.players[index].links.clear();
+        let peers = self.players.iter().enumerate();
+        let peers = peers.filter_map(|(peer, player)| Some((peer, *player.links.get(&index)?)));
+        let peers: Vec<(usize, u64)> = peers.collect();
+        self.queue.retain(|_, action| {
+            !matches!(action, Action::Up { at, peer, dialled: false, .. } if *peer == index || *at == index)
+        });
         for (peer, link) in peers {
             let cut = self.now + Duration::from_millis(self.rng.random_range(0..200));
             if lose_some {
