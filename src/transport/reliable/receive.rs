@@ -174,7 +174,7 @@ impl ReliableReceiver {
                 Err(ReadError::Blocked) => break,
             }
         }
-        *should_transmit |= reading.finalize().should_transmit();
+        *should_transmit |= reading.finalize().should_transmit() || self.taken - self.told >= TELL_AFTER;
         any
     }
 
