@@ -63,6 +63,8 @@ const TIME_THRESHOLD: f32 = 1.25;
 /// Packets per acknowledgement, asked of the other side. At saturation acknowledgements cost as much as data; at 20 Mbit/s ten packets
 /// are 6 ms, which bounds how long a small message waits for the window to open.
 const ACKNOWLEDGE_EVERY: u32 = 10;
+/// A gap of so many packets is acknowledged at once, so that what fills it late is not taken for lost meanwhile.
+const ACKNOWLEDGE_GAP: u32 = 3;
 /// Longest delay of an acknowledgement. It stands in every detection of a loss, and where fewer than ten packets fill the path it
 /// stands in every round trip; below a frame's time every packet of a game would be acknowledged by one of its own.
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(10);
@@ -145,7 +147,7 @@ pub(super) fn transport(
     acknowledge
         .ack_eliciting_threshold(VarInt::from_u32(ACKNOWLEDGE_EVERY))
         .max_ack_delay(Some(ACKNOWLEDGE_WITHIN))
-        .reordering_threshold(VarInt::from_u32(PACKET_THRESHOLD - 1));
+        .reordering_threshold(VarInt::from_u32(ACKNOWLEDGE_GAP));
     // A server looks for no larger packets: it would cost 6 kB each way for each of thousands of nodes that say little.
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(LARGEST_MTU).minimum_change(MTU_STEP);

@@ -5,7 +5,7 @@
 //!
 //! - *Delay.* The queue is the smallest round trip of the last moments less the smallest of the last ten to twenty seconds. Minima,
 //!   because jitter and delayed acknowledgements only ever add.
-//! - *Start.* The window doubles each round trip until a queue shows; then it is set to what the path has been seen to deliver.
+//! - *Start.* The window doubles each round trip (later: grows by half) until a queue shows; then it is set to what the path has been seen to deliver.
 //! - *Steady.* Below the target it grows, by a packet a round trip, faster and faster while there is hardly a queue. Above, it is cut by
 //!   what is too much, once a round trip.
 //! - *Loss* that comes with a queue cuts the window and marks a ceiling under which growth is careful. Loss without a queue is taken for
@@ -32,6 +32,8 @@ const MAX_TARGET: Duration = Duration::from_millis(20);
 const QUEUE_PACKETS: u64 = 4;
 /// Window at the start. A burst of that size leaves within the first round trip, spread over most of it: on 50 ms that is 13 Mbit/s.
 const INITIAL_WINDOW: u64 = 64 << 10;
+/// Up to here the window doubles at the start. Too much by as much again is 50 ms of queue at 20 Mbit/s.
+const FAST_START: u64 = 128 << 10;
 /// Smallest window, in packets.
 const MIN_PACKETS: u64 = 4;
 /// Largest window: 100 ms at a gigabit. Flow control ends earlier for streams.
@@ -372,7 +374,10 @@ impl Controller for DelayBounded {
             }
         } else if self.starting {
             if !app_limited {
-                self.set_window(self.window + bytes);
+                // The queue shows a round trip after it was caused, so that doubling goes twice too far: from where that would hurt on,
+                // the window grows by half.
+                let share = if self.window < FAST_START { 1 } else { 2 };
+                self.set_window(self.window + bytes / share);
             }
         } else if !app_limited && sent > self.last_cut && self.queue().is_none_or(|queue| queue < self.target()) {
             self.grow(now, bytes);

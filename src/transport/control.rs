@@ -202,11 +202,10 @@ impl ControlReceiver {
             self.stage = Stage::Messages;
         }
         let mut chunks = VecDeque::from([chunk]);
-        let mut kept = Bytes::new();
-        while let Some(cut) = self.cutter.cut(&mut chunks, &mut kept)? {
+        while let Some(cut) = self.cutter.cut(&mut chunks)? {
             let message = match cut.place {
                 // Copied: a slice would keep the whole packet's buffer.
-                Place::Chunk => Bytes::copy_from_slice(&kept),
+                Place::Chunk(range) => Bytes::copy_from_slice(&chunks[0][range]),
                 Place::Buffer(range) => self.cutter.take_buffer(range),
             };
             self.sort(message);

@@ -284,10 +284,10 @@ impl Link {
     fn read(&mut self, now: Instant) -> Result<(), Malformed> {
         self.control_in.read(&mut self.connection)?;
         while let Some(frame) = self.connection.datagrams().recv() {
-            if let Some(channels) = &mut self.channels {
-                if !channels.unreliable_in.receive(now, &frame) {
-                    channels.dropped += 1;
-                }
+            if let Some(channels) = &mut self.channels
+                && !channels.unreliable_in.receive(now, &frame)
+            {
+                channels.dropped += 1;
             }
         }
         Ok(())
@@ -308,7 +308,7 @@ impl Link {
         }
         if let Some(channels) = &mut self.channels {
             channels.reliable_out.note_taken(self.control_in.taken());
-            if let Some(taken) = channels.reliable_in.to_tell() {
+            if let Some(taken) = channels.reliable_in.total_to_report() {
                 self.control_out.push_taken(taken);
             }
         }

@@ -13,8 +13,8 @@ use super::{Length, read_length};
 /// Where a message lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::transport) enum Place {
-    /// In the chunk that [`MessageCutter::cut`] keeps.
-    Chunk,
+    /// In the first of the chunks, there.
+    Chunk(Range<usize>),
     /// In the buffer, there.
     Buffer(Range<usize>),
 }
@@ -77,6 +77,8 @@ pub(in crate::transport) struct MessageCutter {
     form: HeaderForm,
     /// Largest message.
     limit: usize,
+    /// How far the first chunk has been cut.
+    position: usize,
     /// A message that spans chunks, its header included.
     gathered: Vec<u8>,
     /// The message in `gathered` has been handed out.
@@ -91,6 +93,7 @@ impl MessageCutter {
         Self {
             form,
             limit,
+            position: 0,
             gathered: Vec::new(),
             spent: false,
         }
@@ -112,13 +115,10 @@ impl MessageCutter {
         Bytes::from(std::mem::take(&mut self.gathered)).slice(range)
     }
 
-    /// Cuts the next message off the chunks; a message within a chunk is put into `kept`.
+    /// Cuts the next message off the chunks. One that lies within the first chunk stays there until the next call: a slice of its own
+    /// would cost two atomic operations a message.
     #[inline]
-    pub(in crate::transport) fn cut(
-        &mut self,
-        chunks: &mut VecDeque<Bytes>,
-        kept: &mut Bytes,
-    ) -> Result<Option<Cut>, Malformed> {
+    pub(in crate::transport) fn cut(&mut self, chunks: &mut VecDeque<Bytes>) -> Result<Option<Cut>, Malformed> {
         if self.spent {
             self.spent = false;
             if self.gathered.capacity() > KEPT_BUFFER {
@@ -128,22 +128,25 @@ impl MessageCutter {
             }
         }
         while let Some(chunk) = chunks.front_mut() {
-            if chunk.is_empty() {
+            if self.position == chunk.len() {
                 chunks.pop_front();
+                self.position = 0;
                 continue;
             }
             if self.gathered.is_empty() {
-                if let Header::Complete { channel, size, length } = self.form.read(chunk, self.limit)? {
-                    if chunk.len() >= size + length {
-                        chunk.advance(size);
-                        *kept = chunk.split_to(length);
+                let header = self.form.read(&chunk[self.position..], self.limit)?;
+                if let Header::Complete { channel, size, length } = header {
+                    let start = self.position + size;
+                    if chunk.len() - start >= length {
+                        self.position = start + length;
                         return Ok(Some(Cut {
                             channel,
-                            place: Place::Chunk,
+                            place: Place::Chunk(start..start + length),
                         }));
                     }
                 }
             }
+            chunk.advance(std::mem::take(&mut self.position));
             if let Some(cut) = self.gather(chunk)? {
                 return Ok(Some(cut));
             }
@@ -188,12 +191,11 @@ mod tests {
     fn cut_all(bytes: &[u8], chunk_size: usize, form: HeaderForm) -> Result<Vec<(u8, Vec<u8>)>, Malformed> {
         let mut cutter = MessageCutter::new(form, 1 << 20);
         let mut messages = Vec::new();
-        let mut kept = Bytes::new();
         for chunk in bytes.chunks(chunk_size) {
             let mut chunks = VecDeque::from([Bytes::copy_from_slice(chunk)]);
-            while let Some(cut) = cutter.cut(&mut chunks, &mut kept)? {
+            while let Some(cut) = cutter.cut(&mut chunks)? {
                 let data = match cut.place {
-                    Place::Chunk => kept.to_vec(),
+                    Place::Chunk(range) => chunks[0][range].to_vec(),
                     Place::Buffer(range) => cutter.buffer()[range].to_vec(),
                 };
                 messages.push((cut.channel, data));

@@ -50,8 +50,6 @@ pub(in crate::transport) struct ReliableReceiver {
     chunks: VecDeque<Bytes>,
     /// The current stream has no more behind `chunks`.
     at_end: bool,
-    /// The message that was handed out last, if it lay within a chunk.
-    kept: Bytes,
     /// Bytes of messages that are not whole, of all streams but the current one.
     partial: usize,
     /// Channels that have their ordered stream, a bit each.
@@ -80,11 +78,11 @@ impl ReliableReceiver {
 
     /// More of a stream has come.
     pub(in crate::transport) fn readable(&mut self, stream: StreamId) {
-        if let Some(reader) = self.streams.get_mut(&stream) {
-            if !reader.queued {
-                reader.queued = true;
-                self.ready.push_back(stream);
-            }
+        if let Some(reader) = self.streams.get_mut(&stream)
+            && !reader.queued
+        {
+            reader.queued = true;
+            self.ready.push_back(stream);
         }
     }
 
@@ -97,7 +95,7 @@ impl ReliableReceiver {
     #[inline]
     pub(in crate::transport) fn data(&self, taken: &Taken) -> &[u8] {
         match (&taken.place, &self.current) {
-            (Place::Chunk, _) => &self.kept,
+            (Place::Chunk(range), _) => self.chunks.front().map_or(&[], |chunk| &chunk[range.clone()]),
             (
                 Place::Buffer(range),
                 Some((
@@ -113,7 +111,7 @@ impl ReliableReceiver {
     }
 
     /// Bytes taken so far, if it is time to tell the other side.
-    pub(in crate::transport) fn to_tell(&mut self) -> Option<u64> {
+    pub(in crate::transport) fn total_to_report(&mut self) -> Option<u64> {
         if self.taken - self.told < TELL_AFTER {
             return None;
         }
@@ -141,7 +139,7 @@ impl ReliableReceiver {
                 continue;
             };
             let stream = *stream;
-            if let Some(taken) = reader.cut(&mut self.chunks, &mut self.kept, &mut self.ordered)? {
+            if let Some(taken) = reader.cut(&mut self.chunks, &mut self.ordered)? {
                 return Ok(Some(taken));
             }
             if self.at_end || !self.read(connection, stream, should_transmit) {
@@ -176,7 +174,7 @@ impl ReliableReceiver {
                 Err(ReadError::Blocked) => break,
             }
         }
-        *should_transmit |= reading.finalize().should_transmit();
+        *should_transmit |= reading.finalize().should_transmit() || self.taken - self.told >= TELL_AFTER;
         any
     }
 
@@ -204,19 +202,14 @@ impl Reader {
     }
 
     #[inline]
-    fn cut(
-        &mut self,
-        chunks: &mut VecDeque<Bytes>,
-        kept: &mut Bytes,
-        ordered: &mut u64,
-    ) -> Result<Option<Taken>, Malformed> {
+    fn cut(&mut self, chunks: &mut VecDeque<Bytes>, ordered: &mut u64) -> Result<Option<Taken>, Malformed> {
         if self.cutter.is_none() && !self.read_start(chunks, ordered)? {
             return Ok(None);
         }
         let Some(cutter) = &mut self.cutter else {
             return Ok(None);
         };
-        let cut = cutter.cut(chunks, kept)?;
+        let cut = cutter.cut(chunks)?;
         Ok(cut.map(|cut| Taken {
             channel: cut.channel,
             mode: self.mode,

@@ -200,7 +200,7 @@ impl ReliableSender {
         let batch = &mut self.open_batch;
         if batch.capacity() - batch.len() <= size {
             // A batch that has grown keeps growing: twice what it has, so that filling it costs a move a byte.
-            batch.reserve((batch.len().max(BLOCK)).min(BATCH_SIZE) + size);
+            batch.reserve(batch.len().clamp(BLOCK, BATCH_SIZE) + size);
         }
         if batch.is_empty() {
             batch.put_u8(STREAM_BATCH);

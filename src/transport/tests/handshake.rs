@@ -113,11 +113,11 @@ fn close_codes_and_texts_arrive_in_both_directions() {
             Some((before + Duration::from_millis(20), CloseReason::Remote(sent)))
         );
         world.run(Duration::from_secs(5));
-        for side in 0..2 {
+        for (side, link) in links.into_iter().enumerate() {
             assert_eq!(world.ends[side].open_links(), 0);
-            world.ends[side].forget(links[side]);
+            world.ends[side].forget(link);
             world.ends[side].poll_timeout();
-            assert!(world.ends[side].stats(links[side]).is_none());
+            assert!(world.ends[side].stats(link).is_none());
             assert!(world.ends[side].links.iter().all(Option::is_none));
             assert_eq!(world.ends[side].timers.len(), 0);
         }
@@ -236,8 +236,6 @@ fn garbage_is_counted_and_never_answered() {
     world.run(Duration::from_secs(1));
     let mut random = StdRng::seed_from_u64(5);
     let address = world.addresses[1];
-    let mut id = [0; 9];
-    id[0] = 0x40;
     for round in 0..3000 {
         let mut packet = vec![0; random.random_range(0..1500)];
         random.fill_bytes(&mut packet);
