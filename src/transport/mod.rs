@@ -1,16 +1,61 @@
 //! QUIC over paths that somebody else chooses: identities, channels, congestion. No IO.
+//!
+//! In: datagrams (each with the synthetic address whose path brought it), the time, messages to send. Out: datagrams, messages,
+//! [`LinkEvent`]s, and the next deadline. One quinn-proto endpoint plays both parts, client and server.
+//!
+//! | file | what |
+//! |---|---|
+//! | `tls` | raw Ed25519 keys on both sides, the expected one checked inside the handshake |
+//! | `connection_id` | ids that are recognized without a table |
+//! | `config` | how QUIC is tuned, and why |
+//! | `congestion` | the controller that keeps queues short |
+//! | `framing` | how messages stand in streams and DATAGRAM frames |
+//! | `control`, `reliable`, `unreliable` | the queues between messages and QUIC |
+//! | `link` | a connection with its queues |
+//! | `close` | what travels with a close, and what QUIC's reasons mean |
+//! | `timers` | when which link wants to be called |
+//!
+//! Timers: QUIC's own (loss, acknowledgement, pacing, keep-alive, idle), and one more a link: silence for the lost-peer time ends it,
+//! whatever is being sent. Links that have nothing to do cost nothing: what has changed stands in lists.
+//!
+//! Packets of unknown connections are never answered. The only answers to strangers are QUIC's version negotiation and the refusal of a
+//! handshake, and only to datagrams of at least 1200 bytes, which they are smaller than.
 
+mod close;
+mod config;
+mod congestion;
+mod connection_id;
+mod control;
+mod framing;
 pub mod identity;
+mod link;
+mod reliable;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod tls;
+mod unreliable;
 
-use std::net::Ipv6Addr;
+use std::collections::VecDeque;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use quinn_proto::EcnCodepoint;
+use quinn_proto::{
+    ClientConfig, Connection, ConnectionHandle, ConnectionId, DatagramEvent, EcnCodepoint, Endpoint, Incoming,
+    NoneTokenStore,
+};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use crate::codes::SendMode;
+use crate::wire::{ALPN_PEER, ALPN_SERVER};
+use connection_id::ConnectionIdKey;
 use identity::{Identity, PublicKey};
+use link::{Link, NewLink, Stage};
+use timers::Timers;
+use tls::{TlsSetup, TurnedDownKey};
 
 /// The synthetic address under which QUIC knows the other side of a link: a unique local address (fd00::/8) with random host
 /// bits, so that peers cannot guess it. Which real path carries its packets is `peer::paths`' business.
@@ -28,6 +73,15 @@ pub enum LinkKind {
     Peer,
     /// Between a node and a server: control stream only; small, because a server holds thousands.
     Server,
+}
+
+impl LinkKind {
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Peer => ALPN_PEER,
+            Self::Server => ALPN_SERVER,
+        }
+    }
 }
 
 /// How to set up a [`Transport`].
@@ -179,18 +233,93 @@ pub struct TransportCounters {
 /// Drained like an engine: [`poll_transmit`](Self::poll_transmit), [`poll_event`](Self::poll_event),
 /// [`poll_timeout`](Self::poll_timeout).
 pub struct Transport {
-    _config: TransportConfig,
+    config: TransportConfig,
+    endpoint: Endpoint,
+    tls: TlsSetup,
+    connection_ids: ConnectionIdKey,
+    random: StdRng,
+    /// Links by slot; a slot's number is the low part of its link's id.
+    links: Vec<Option<Box<Link>>>,
+    free_slots: Vec<u32>,
+    next_serial: u64,
+    /// Slots by quinn's connection handle.
+    slots: Vec<u32>,
+    timers: Timers,
+    /// Links whose deadline may have changed.
+    timer_changes: Vec<u32>,
+    /// Links that may have something to transmit, served in turn.
+    transmitting: VecDeque<u32>,
+    /// Answers to strangers.
+    responses: VecDeque<(SyntheticAddress, Vec<u8>)>,
+    events: VecDeque<LinkEvent>,
+    scratch: Vec<u8>,
+    /// The last time that was handed in: calls that take none need it when they end a link.
+    latest: Option<Instant>,
+    /// A message that was looked at and not taken out yet.
+    peeked: Option<(LinkId, link::Place)>,
+    open_links: usize,
+    incoming_handshakes: usize,
+    counters: TransportCounters,
 }
 
-#[allow(unused_variables, missing_docs)]
+/// Bits of a [`LinkId`] that are the slot; the rest is a serial number.
+const SLOT_BITS: u32 = 24;
+/// Answers to strangers that wait to be sent; more are dropped.
+const MAX_RESPONSES: usize = 64;
+/// A datagram below this is never answered (RFC 9000 §14.1).
+const MIN_ANSWERED: usize = 1200;
+/// No slot belongs to that handle.
+const NO_SLOT: u32 = u32::MAX;
+
 impl Transport {
+    /// Sets the endpoint up.
+    ///
+    /// # Panics
+    /// If the crypto provider lacks TLS 1.3 with AES-128-GCM for QUIC: a fault of the program that hands it in, found by its first test.
     pub fn new(config: TransportConfig) -> Self {
-        Self { _config: config }
+        let tls = match TlsSetup::new(&config.identity, &config.crypto) {
+            Ok(tls) => tls,
+            Err(error) => panic!("{error}"),
+        };
+        let (endpoint, connection_ids) = config::endpoint(&config.seed);
+        let server = config.accepts.map(|kind| {
+            let transport = config::transport(kind, config.lost_peer_timeout, config.keep_alive, None);
+            match tls.server(kind.alpn()) {
+                Ok(tls) => Arc::new(config::server(&config.seed, tls, transport)),
+                Err(error) => panic!("{error}"),
+            }
+        });
+        Self {
+            // The shell forbids fragmentation, so that searching for the largest packet works.
+            endpoint: Endpoint::new(Arc::new(endpoint), server, true, None),
+            tls,
+            connection_ids,
+            random: StdRng::from_seed(config::derive(&config.seed, "addresses")),
+            links: Vec::new(),
+            free_slots: Vec::new(),
+            next_serial: 1,
+            slots: Vec::new(),
+            timers: Timers::default(),
+            timer_changes: Vec::new(),
+            transmitting: VecDeque::new(),
+            responses: VecDeque::new(),
+            events: VecDeque::new(),
+            scratch: Vec::new(),
+            latest: None,
+            peeked: None,
+            open_links: 0,
+            incoming_handshakes: 0,
+            counters: TransportCounters::default(),
+            config,
+        }
     }
 
     /// Draws a fresh synthetic address.
     pub fn new_address(&mut self) -> SyntheticAddress {
-        unimplemented!()
+        let mut octets = [0; 16];
+        self.random.fill_bytes(&mut octets);
+        octets[0] = 0xfd;
+        SyntheticAddress(octets.into())
     }
 
     /// Dials. `expected`: the key that the other side must prove; `None` accepts any and reports it. `initial_round_trip`: an estimate, so
@@ -203,7 +332,110 @@ impl Transport {
         expected: Option<PublicKey>,
         initial_round_trip: Option<Duration>,
     ) -> LinkId {
-        unimplemented!()
+        let turned_down = TurnedDownKey::default();
+        let connection = self.dial(now, address, kind, expected, initial_round_trip, turned_down.clone());
+        match connection {
+            Ok((handle, connection)) => {
+                let slot = self.add_link(now, handle, connection, address, kind, true, turned_down);
+                self.process(now, slot);
+                self.links[slot as usize].as_ref().map_or(LinkId(0), |link| link.id)
+            }
+            Err(text) => {
+                // Nothing was sent; the link exists only to say so.
+                let id = LinkId(self.next_serial << SLOT_BITS | u64::from(NO_SLOT >> (32 - SLOT_BITS)));
+                self.next_serial += 1;
+                self.events.push_back(LinkEvent::Closed {
+                    link: id,
+                    reason: CloseReason::ProtocolViolation(text),
+                });
+                id
+            }
+        }
+    }
+
+    fn dial(
+        &mut self,
+        now: Instant,
+        address: SyntheticAddress,
+        kind: LinkKind,
+        expected: Option<PublicKey>,
+        initial_round_trip: Option<Duration>,
+        turned_down: TurnedDownKey,
+    ) -> Result<(ConnectionHandle, Connection), String> {
+        let tls = self
+            .tls
+            .client(kind.alpn(), expected, turned_down)
+            .map_err(|error| error.to_string())?;
+        let mut first_id = [0; 16];
+        self.random.fill_bytes(&mut first_id);
+        let transport = config::transport(
+            kind,
+            self.config.lost_peer_timeout,
+            self.config.keep_alive,
+            initial_round_trip,
+        );
+        let mut client = ClientConfig::new(Arc::new(tls));
+        client
+            .transport_config(Arc::new(transport))
+            .token_store(Arc::new(NoneTokenStore))
+            .initial_dst_cid_provider(Arc::new(move || ConnectionId::new(&first_id)));
+        // The name is not sent; TLS wants one.
+        self.endpoint
+            .connect(now, client, socket_address(address), "lanline")
+            .map_err(|error| error.to_string())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn add_link(
+        &mut self,
+        now: Instant,
+        handle: ConnectionHandle,
+        connection: Connection,
+        address: SyntheticAddress,
+        kind: LinkKind,
+        dialled: bool,
+        turned_down: TurnedDownKey,
+    ) -> u32 {
+        let slot = self.free_slots.pop().unwrap_or_else(|| {
+            self.links.push(None);
+            self.links.len() as u32 - 1
+        });
+        let id = LinkId(self.next_serial << SLOT_BITS | u64::from(slot));
+        self.next_serial += 1;
+        if self.slots.len() <= handle.0 {
+            self.slots.resize(handle.0 + 1, NO_SLOT);
+        }
+        self.slots[handle.0] = slot;
+        let new = NewLink {
+            id,
+            handle,
+            connection,
+            address,
+            dialled,
+            kind,
+            alpn: kind.alpn(),
+            turned_down,
+            lost_peer_timeout: self.config.lost_peer_timeout,
+        };
+        self.links[slot as usize] = Some(Box::new(Link::new(now, new)));
+        self.open_links += 1;
+        if !dialled {
+            self.incoming_handshakes += 1;
+        }
+        slot
+    }
+
+    fn slot_of(&self, link: LinkId) -> Option<u32> {
+        let slot = (link.0 & ((1 << SLOT_BITS) - 1)) as u32;
+        match self.links.get(slot as usize) {
+            Some(Some(found)) if found.id == link && !found.forgotten => Some(slot),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn link(&self, link: LinkId) -> Option<&Link> {
+        self.links[self.slot_of(link)? as usize].as_deref()
     }
 
     /// Takes a QUIC packet that came over a path of `address`.
@@ -214,16 +446,211 @@ impl Transport {
         ecn: Option<EcnCodepoint>,
         contents: BytesMut,
     ) {
-        unimplemented!()
+        let Some(&first) = contents.first() else {
+            self.counters.malformed += 1;
+            return;
+        };
+        self.latest = Some(now);
+        let size = contents.len();
+        let has_long_header = first & 0x80 != 0;
+        self.scratch.clear();
+        let event = self
+            .endpoint
+            .handle(now, socket_address(address), None, ecn, contents, &mut self.scratch);
+        match event {
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                let Some(slot) = self.slot_of_handle(handle) else {
+                    return;
+                };
+                if let Some(link) = &mut self.links[slot as usize] {
+                    if link.address == address {
+                        link.note_received(now);
+                    }
+                    link.connection.handle_event(event);
+                }
+                self.process(now, slot);
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => self.accept(now, address, incoming),
+            // Short headers would be answered by a stateless reset: whoever guesses an id learns nothing from us.
+            Some(DatagramEvent::Response(transmit)) => {
+                if has_long_header && size >= MIN_ANSWERED && transmit.size <= size && self.config.accepts.is_some() {
+                    self.respond(address, transmit.size);
+                }
+                self.counters.unknown_connection += 1;
+            }
+            None if has_long_header => self.counters.malformed += 1,
+            None => self.counters.unknown_connection += 1,
+        }
+    }
+
+    fn slot_of_handle(&self, handle: ConnectionHandle) -> Option<u32> {
+        self.slots.get(handle.0).copied().filter(|&slot| slot != NO_SLOT)
+    }
+
+    fn respond(&mut self, address: SyntheticAddress, size: usize) {
+        if self.responses.len() < MAX_RESPONSES {
+            self.responses.push_back((address, self.scratch[..size].to_vec()));
+        }
+    }
+
+    fn accept(&mut self, now: Instant, address: SyntheticAddress, incoming: Incoming) {
+        let Some(kind) = self.config.accepts else {
+            self.endpoint.ignore(incoming);
+            return;
+        };
+        if self.open_links >= self.config.max_links
+            || self.incoming_handshakes >= config::MAX_INCOMING_HANDSHAKES
+            || self.links.len() >= 1 << SLOT_BITS
+        {
+            self.counters.refused_full += 1;
+            self.endpoint.ignore(incoming);
+            return;
+        }
+        self.scratch.clear();
+        match self.endpoint.accept(incoming, now, &mut self.scratch, None) {
+            Ok((handle, connection)) => {
+                let slot = self.add_link(now, handle, connection, address, kind, false, TurnedDownKey::default());
+                self.process(now, slot);
+            }
+            Err(error) => {
+                self.counters.malformed += 1;
+                if let Some(transmit) = error.response {
+                    self.respond(address, transmit.size);
+                }
+            }
+        }
     }
 
     /// True if the packet (first bits 01) carries a connection id that this endpoint gave out; it does not say for which link.
     pub fn knows_connection_id(&self, packet: &[u8]) -> bool {
-        unimplemented!()
+        self.connection_ids.validate_short_header(packet)
     }
 
+    /// Time passed. Calling it early is harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
-        unimplemented!()
+        self.latest = Some(now);
+        self.update_timers();
+        while let Some(slot) = self.timers.pop_due(now) {
+            let Some(link) = &mut self.links[slot as usize] else {
+                continue;
+            };
+            link.deadline = None;
+            link.handle_timeout(now);
+            if link.is_lost(now) {
+                let reason = link.silence_reason();
+                self.end(now, slot, reason, None);
+            }
+            self.process(now, slot);
+            // A deadline that stays in the past would keep this loop going; it is entered again at the next look.
+        }
+    }
+
+    /// Exchanges what there is between a connection, the endpoint and the events; then notes that the link may want to be served.
+    fn process(&mut self, now: Instant, slot: u32) {
+        let Some(link) = &mut self.links[slot as usize] else {
+            return;
+        };
+        let was_handshaking = link.stage == Stage::Handshaking;
+        let (connected, ended) = link.process(now);
+        while let Some(event) = link.connection.poll_endpoint_events() {
+            if event.is_drained() {
+                link.drained = true;
+                self.slots[link.handle.0] = NO_SLOT;
+            }
+            if let Some(event) = self.endpoint.handle_event(link.handle, event) {
+                link.connection.handle_event(event);
+            }
+        }
+        if was_handshaking && link.stage != Stage::Handshaking && !link.dialled {
+            self.incoming_handshakes -= 1;
+        }
+        self.events.extend(connected);
+        if let Some(reason) = ended {
+            self.end(now, slot, reason, None);
+        }
+        self.note_readable(slot);
+        self.note_transmit(slot);
+        self.note_timer(slot);
+        self.remove_if_done(slot);
+    }
+
+    fn note_readable(&mut self, slot: u32) {
+        let Some(link) = &mut self.links[slot as usize] else {
+            return;
+        };
+        // Behind `Closed` nobody expects more; what is left is read by then.
+        if link.stage == Stage::Connected && !link.readable_pending && link.is_readable() {
+            link.readable_pending = true;
+            self.events.push_back(LinkEvent::Readable { link: link.id });
+        }
+    }
+
+    #[inline]
+    fn note_transmit(&mut self, slot: u32) {
+        if let Some(link) = &mut self.links[slot as usize] {
+            if !link.wants_transmit && !link.drained {
+                link.wants_transmit = true;
+                self.transmitting.push_back(slot);
+            }
+        }
+    }
+
+    fn note_timer(&mut self, slot: u32) {
+        if let Some(link) = &mut self.links[slot as usize] {
+            if !link.wants_timer {
+                link.wants_timer = true;
+                self.timer_changes.push(slot);
+            }
+        }
+    }
+
+    /// Ends a link, with an event unless nobody has heard of it.
+    fn end(&mut self, now: Instant, slot: u32, reason: CloseReason, info: Option<&CloseInfo>) {
+        let Some(link) = &mut self.links[slot as usize] else {
+            return;
+        };
+        if !link.is_open() {
+            return;
+        }
+        let unheard_of = link.stage == Stage::Handshaking && !link.dialled;
+        if link.stage == Stage::Connected && !link.readable_pending && link.is_readable() {
+            link.readable_pending = true;
+            self.events.push_back(LinkEvent::Readable { link: link.id });
+        }
+        link.close(now, &reason, info);
+        self.open_links -= 1;
+        if unheard_of {
+            self.incoming_handshakes -= 1;
+            link.forgotten = true;
+        } else {
+            self.events.push_back(LinkEvent::Closed { link: link.id, reason });
+        }
+        self.note_transmit(slot);
+        self.note_timer(slot);
+    }
+
+    fn remove_if_done(&mut self, slot: u32) {
+        let entry = &mut self.links[slot as usize];
+        // A link in a list stays until the list has been gone through, so that a slot never stands in one twice.
+        if let Some(link) = entry {
+            if link.forgotten && link.drained && !link.wants_transmit && !link.wants_timer {
+                self.timers.replace(slot, link.deadline, None);
+                *entry = None;
+                self.free_slots.push(slot);
+            }
+        }
+    }
+
+    fn update_timers(&mut self) {
+        while let Some(slot) = self.timer_changes.pop() {
+            if let Some(link) = &mut self.links[slot as usize] {
+                link.wants_timer = false;
+                let deadline = link.next_deadline();
+                self.timers.replace(slot, link.deadline, deadline);
+                link.deadline = deadline;
+            }
+            self.remove_if_done(slot);
+        }
     }
 
     /// Appends the next packets to `buffer`; returns where they go, the ECN mark, and the segment size if there are several.
@@ -232,77 +659,237 @@ impl Transport {
         now: Instant,
         buffer: &mut Vec<u8>,
     ) -> Option<(SyntheticAddress, Option<EcnCodepoint>, Option<usize>)> {
-        unimplemented!()
+        if let Some((address, response)) = self.responses.pop_front() {
+            buffer.extend_from_slice(&response);
+            return Some((address, None, None));
+        }
+        while let Some(slot) = self.transmitting.pop_front() {
+            let Some(link) = &mut self.links[slot as usize] else {
+                continue;
+            };
+            link.wants_transmit = false;
+            if link.flush() {
+                self.events.push_back(LinkEvent::Writable { link: link.id });
+            }
+            let transmit = if buffer.is_empty() {
+                link.connection.poll_transmit(now, config::MAX_SEGMENTS, buffer)
+            } else {
+                // quinn takes the buffer's start for the first packet's.
+                self.scratch.clear();
+                let transmit = link
+                    .connection
+                    .poll_transmit(now, config::MAX_SEGMENTS, &mut self.scratch);
+                buffer.extend_from_slice(&self.scratch);
+                transmit
+            };
+            if let Some(transmit) = transmit {
+                // There may be more; the others come first.
+                let address = link.address;
+                self.note_transmit(slot);
+                self.note_timer(slot);
+                return Some((address, transmit.ecn, transmit.segment_size));
+            }
+            self.note_timer(slot);
+        }
+        None
     }
 
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        unimplemented!()
+        self.update_timers();
+        self.timers.next()
     }
 
+    /// The next event.
     pub fn poll_event(&mut self) -> Option<LinkEvent> {
-        unimplemented!()
+        let event = self.events.pop_front()?;
+        if let LinkEvent::Readable { link } = event {
+            if let Some(slot) = self.slot_of(link) {
+                if let Some(link) = &mut self.links[slot as usize] {
+                    link.readable_pending = false;
+                }
+            }
+        }
+        Some(event)
     }
 
     /// Queues a game message. Small ones are packed together and leave with the next `poll_transmit`.
+    ///
+    /// # Errors
+    /// [`SendError::NotConnected`] also if the link is one to a server, or the channel above 63.
     pub fn send(&mut self, link: LinkId, channel: u8, mode: SendMode, data: &[u8]) -> Result<(), SendError> {
-        unimplemented!()
+        let slot = self.slot_of(link).ok_or(SendError::NotConnected)?;
+        match &mut self.links[slot as usize] {
+            Some(link) => link.send(channel, mode, data)?,
+            None => return Err(SendError::NotConnected),
+        }
+        self.note_transmit(slot);
+        Ok(())
     }
 
     /// As [`send`](Self::send) for data that is already shared: large reliable messages are not copied again.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
     pub fn send_shared(&mut self, link: LinkId, channel: u8, mode: SendMode, data: Bytes) -> Result<(), SendError> {
-        unimplemented!()
+        let slot = self.slot_of(link).ok_or(SendError::NotConnected)?;
+        match &mut self.links[slot as usize] {
+            Some(link) => link.send_shared(channel, mode, data)?,
+            None => return Err(SendError::NotConnected),
+        }
+        self.note_transmit(slot);
+        Ok(())
     }
 
     /// Queues a control message (ordered, reliable; at most [`crate::wire::MAX_CONTROL_MESSAGE`] bytes). May be called from the moment of `connect`.
+    ///
+    /// # Errors
+    /// [`SendError::TooLarge`], [`SendError::Full`], or [`SendError::NotConnected`] if the link is closed.
     pub fn send_control(&mut self, link: LinkId, message: &[u8]) -> Result<(), SendError> {
-        unimplemented!()
+        let slot = self.slot_of(link).ok_or(SendError::NotConnected)?;
+        match &mut self.links[slot as usize] {
+            Some(link) => link.send_control(message)?,
+            None => return Err(SendError::NotConnected),
+        }
+        self.note_transmit(slot);
+        Ok(())
     }
 
     /// The next control message.
     pub fn next_control(&mut self, link: LinkId) -> Option<Bytes> {
-        unimplemented!()
+        let slot = self.slot_of(link)?;
+        let found = self.links[slot as usize].as_mut()?;
+        match found.next_control() {
+            // Reading may have given flow control something to say.
+            Ok(message) => {
+                if message.is_some() {
+                    self.note_transmit(slot);
+                }
+                message
+            }
+            Err(_) => {
+                self.end_malformed(slot);
+                None
+            }
+        }
+    }
+
+    fn end_malformed(&mut self, slot: u32) {
+        if let Some(now) = self.latest {
+            self.end(
+                now,
+                slot,
+                CloseReason::ProtocolViolation("malformed message".into()),
+                None,
+            );
+        }
     }
 
     /// The next game message. With `reliable_room` false only unreliable ones are taken out: reliable ones stay, and flow control holds the sender.
     pub fn next_message(&mut self, link: LinkId, reliable_room: bool) -> Option<Message<'_>> {
-        unimplemented!()
+        let place = match self.peeked.take_if(|(peeked, _)| *peeked == link) {
+            Some((_, place)) => place,
+            None => self.take_message(link, reliable_room)?,
+        };
+        let slot = self.slot_of(link)?;
+        self.links[slot as usize].as_ref()?.message(&place)
+    }
+
+    fn take_message(&mut self, link: LinkId, reliable_room: bool) -> Option<link::Place> {
+        let slot = self.slot_of(link)?;
+        let found = self.links[slot as usize].as_mut()?;
+        let mut should_transmit = false;
+        let place = match found.take_message(reliable_room, &mut should_transmit) {
+            Ok(place) => place,
+            Err(_) => {
+                self.end_malformed(slot);
+                None
+            }
+        };
+        if should_transmit {
+            self.note_transmit(slot);
+        }
+        place
     }
 
     /// True if [`next_message`](Self::next_message) would return one.
-    pub fn has_message(&self, link: LinkId, reliable_room: bool) -> bool {
-        unimplemented!()
+    pub fn has_message(&mut self, link: LinkId, reliable_room: bool) -> bool {
+        if self.peeked.as_ref().is_none_or(|(peeked, _)| *peeked != link) {
+            self.peeked = self.take_message(link, reliable_room).map(|place| (link, place));
+        }
+        self.peeked.is_some()
     }
 
-    /// Closes on purpose. [`LinkEvent::Closed`] with [`CloseReason::Local`] follows.
+    /// Closes on purpose. [`LinkEvent::Closed`] with [`CloseReason::Local`] follows. What was not sent yet is not sent any more.
     pub fn close(&mut self, now: Instant, link: LinkId, info: CloseInfo) {
-        unimplemented!()
+        if let Some(slot) = self.slot_of(link) {
+            self.end(now, slot, CloseReason::Local, Some(&info));
+            self.process(now, slot);
+        }
     }
 
-    /// Drops what is left of a closed link.
+    /// Drops what is left of a closed link. An open one is left alone.
     pub fn forget(&mut self, link: LinkId) {
-        unimplemented!()
+        let Some(slot) = self.slot_of(link) else { return };
+        if let Some(link) = &mut self.links[slot as usize] {
+            link.forgotten = !link.is_open();
+        }
+        self.remove_if_done(slot);
     }
 
     /// The link's packets now take a truly different path: congestion, round trip and MTU start afresh.
     pub fn path_changed(&mut self, now: Instant, link: LinkId) {
-        unimplemented!()
+        let Some(slot) = self.slot_of(link) else { return };
+        if let Some(link) = &mut self.links[slot as usize] {
+            if link.is_open() {
+                link.connection.path_changed(now);
+            }
+        }
+        self.note_transmit(slot);
+        self.note_timer(slot);
     }
 
+    /// A link's figures.
     pub fn stats(&self, link: LinkId) -> Option<LinkStats> {
-        unimplemented!()
+        Some(self.link(link)?.stats())
     }
 
+    /// Unreliable messages of a link that were dropped since the last call: the game did not take them in time, a part of them was lost,
+    /// or the path became too small for them.
+    pub fn take_unreliable_dropped(&mut self, link: LinkId) -> u64 {
+        match self.slot_of(link) {
+            Some(slot) => self.links[slot as usize]
+                .as_mut()
+                .map_or(0, |link| link.take_unreliable_dropped()),
+            None => 0,
+        }
+    }
+
+    /// Datagrams that were not for any link.
     pub fn counters(&self) -> TransportCounters {
-        unimplemented!()
+        self.counters
     }
 
     /// TLS exporter bytes of a connected link (RFC 8446 §7.5): the same at both ends, and nowhere else.
     pub fn export_keying_material(&self, link: LinkId, label: &[u8]) -> Option<[u8; 32]> {
-        unimplemented!()
+        let link = self.link(link)?;
+        if link.stage == Stage::Handshaking {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        link.connection
+            .crypto_session()
+            .export_keying_material(&mut bytes, label, &[])
+            .ok()?;
+        Some(bytes)
     }
 
     /// Links that are not closed.
     pub fn open_links(&self) -> usize {
-        unimplemented!()
+        self.open_links
     }
+}
+
+fn socket_address(address: SyntheticAddress) -> SocketAddr {
+    SocketAddr::new(address.0.into(), config::SYNTHETIC_PORT)
 }

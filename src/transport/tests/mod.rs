@@ -1,0 +1,4 @@
+//! Two transports in virtual time.
+
+mod handshake;
+mod harness;
