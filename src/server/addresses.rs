@@ -4,9 +4,7 @@
 //! transport sends. An address that no link uses is forgotten [`UNLINKED_TIME`] after its last packet; there are at most
 //! [`MAX_UNLINKED`] such, because anybody can make them up: the oldest goes first.
 //!
-//! A node whose NAT gives it a new address arrives under a real address that is not known here and gets a fresh
-//! synthetic one. Nothing is moved from the old to the new one in this table: whether those packets are the node's is
-//! for QUIC to prove.
+//! An entry never moves from one real address to another: what QUIC has proven of one address says nothing of the next.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -67,7 +65,14 @@ impl AddressTable {
         while self.unlinked.len() >= MAX_UNLINKED {
             self.look_at_oldest(now, true);
         }
-        let entry = Entry { socket, real, local_ip, links: 0, heard: now, queued: true };
+        let entry = Entry {
+            socket,
+            real,
+            local_ip,
+            links: 0,
+            heard: now,
+            queued: true,
+        };
         self.synthetic.insert((socket, real), synthetic);
         self.entries.insert(synthetic, entry);
         self.unlinked.push_back((now, synthetic));
@@ -92,7 +97,9 @@ impl AddressTable {
 
     /// A link no longer uses the address.
     pub fn link_closed(&mut self, now: Instant, synthetic: SyntheticAddress) {
-        let Some(entry) = self.entries.get_mut(&synthetic) else { return };
+        let Some(entry) = self.entries.get_mut(&synthetic) else {
+            return;
+        };
         entry.links = entry.links.saturating_sub(1);
         if entry.links == 0 && !entry.queued {
             entry.queued = true;
@@ -102,7 +109,11 @@ impl AddressTable {
 
     /// Forgets what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while self.unlinked.front().is_some_and(|(since, _)| *since + UNLINKED_TIME <= now) {
+        while self
+            .unlinked
+            .front()
+            .is_some_and(|(since, _)| *since + UNLINKED_TIME <= now)
+        {
             self.look_at_oldest(now, false);
         }
     }
@@ -114,8 +125,12 @@ impl AddressTable {
 
     /// Takes the oldest out of the queue; forgets it if it has no link and was not heard from lately (or `forced`).
     fn look_at_oldest(&mut self, now: Instant, forced: bool) {
-        let Some((_, synthetic)) = self.unlinked.pop_front() else { return };
-        let Some(entry) = self.entries.get_mut(&synthetic) else { return };
+        let Some((_, synthetic)) = self.unlinked.pop_front() else {
+            return;
+        };
+        let Some(entry) = self.entries.get_mut(&synthetic) else {
+            return;
+        };
         if entry.links > 0 {
             entry.queued = false;
         } else if forced || entry.heard + UNLINKED_TIME <= now {

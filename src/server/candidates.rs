@@ -30,10 +30,15 @@ pub struct Addresses<'a> {
 /// What `receiver` is told of `node`: the observed address first, no address twice.
 pub fn for_introduction(node: Addresses<'_>, receiver: Addresses<'_>) -> Vec<Candidate> {
     let mut candidates = Vec::with_capacity(1 + node.claimed.len().min(MAX_CANDIDATES));
-    let both_on_loopback = [node, receiver].iter().all(|side| scope(side.observed.ip()) == Scope::Loopback);
+    let both_on_loopback = [node, receiver]
+        .iter()
+        .all(|side| scope(side.observed.ip()) == Scope::Loopback);
     // One that the server saw on loopback has no address there that anybody else could use.
     if both_on_loopback || scope(node.observed.ip()) != Scope::Loopback {
-        candidates.push(Candidate { kind: CandidateKind::Observed, address: node.observed });
+        candidates.push(Candidate {
+            kind: CandidateKind::Observed,
+            address: node.observed,
+        });
     }
     let local_network = in_one_local_network(node.observed.ip(), receiver.observed.ip());
     for claim in node.claimed {
@@ -43,7 +48,10 @@ pub fn for_introduction(node: Addresses<'_>, receiver: Addresses<'_>) -> Vec<Can
         let address = SocketAddr::new(claim.address.ip().to_canonical(), claim.address.port());
         let known = candidates.iter().any(|candidate| candidate.address == address);
         if !known && passes(claim.kind, address, node.observed.ip(), local_network, both_on_loopback) {
-            candidates.push(Candidate { kind: claim.kind, address });
+            candidates.push(Candidate {
+                kind: claim.kind,
+                address,
+            });
         }
     }
     candidates
@@ -77,14 +85,25 @@ mod tests {
     use super::*;
 
     fn claims(list: &[(CandidateKind, &str)]) -> Vec<Candidate> {
-        list.iter().map(|(kind, address)| Candidate { kind: *kind, address: address.parse().unwrap() }).collect()
+        list.iter()
+            .map(|(kind, address)| Candidate {
+                kind: *kind,
+                address: address.parse().unwrap(),
+            })
+            .collect()
     }
 
     /// What one at `receiver` is told of a node at `observed` with those claims.
     fn told(observed: &str, claimed: &[(CandidateKind, &str)], receiver: &str) -> Vec<(CandidateKind, String)> {
         let claimed = claims(claimed);
-        let node = Addresses { observed: observed.parse().unwrap(), claimed: &claimed };
-        let receiver = Addresses { observed: receiver.parse().unwrap(), claimed: &[] };
+        let node = Addresses {
+            observed: observed.parse().unwrap(),
+            claimed: &claimed,
+        };
+        let receiver = Addresses {
+            observed: receiver.parse().unwrap(),
+            claimed: &[],
+        };
         for_introduction(node, receiver)
             .into_iter()
             .map(|candidate| (candidate.kind, candidate.address.to_string()))
@@ -140,7 +159,11 @@ mod tests {
 
     #[test]
     fn mapped_and_manual_ports_pass_at_the_observed_address() {
-        let claimed = [(Mapped, "203.0.113.1:7000"), (Manual, "203.0.113.1:8000"), (Mapped, "203.0.113.1:4000")];
+        let claimed = [
+            (Mapped, "203.0.113.1:7000"),
+            (Manual, "203.0.113.1:8000"),
+            (Mapped, "203.0.113.1:4000"),
+        ];
         assert_eq!(
             told("203.0.113.1:4000", &claimed, "198.51.100.2:5000"),
             [
@@ -185,6 +208,9 @@ mod tests {
     fn there_are_never_more_than_a_message_holds() {
         let many: Vec<String> = (1..200).map(|port| format!("192.168.1.5:{port}")).collect();
         let many: Vec<(CandidateKind, &str)> = many.iter().map(|address| (Local, address.as_str())).collect();
-        assert_eq!(told("203.0.113.1:4000", &many, "203.0.113.1:5000").len(), MAX_CANDIDATES);
+        assert_eq!(
+            told("203.0.113.1:4000", &many, "203.0.113.1:5000").len(),
+            MAX_CANDIDATES
+        );
     }
 }

@@ -22,8 +22,9 @@ pub const REACTION_TIME: Duration = Duration::from_secs(5);
 /// 10 s; the rest is slack for a start under load.
 pub const VALID_TIME: Duration = Duration::from_secs(30);
 
-/// Most attempts that a node may have asked for and that are not over: one for every other member of the largest session.
-pub const MAX_ATTEMPTS_AS_ASKER: usize = 64;
+/// Most attempts that a node may have asked for and that are not over: two for every other member of the largest session,
+/// because one whose end the other side has not reported yet still counts.
+pub const MAX_ATTEMPTS_AS_ASKER: usize = 128;
 
 /// Most attempts in which a node may be the target: several full sessions' worth, so that a few strangers cannot use it up.
 pub const MAX_ATTEMPTS_AS_TARGET: usize = 256;
@@ -142,8 +143,14 @@ impl Introductions {
         }
         let deadline = now + REACTION_TIME;
         let attempt = Attempt {
-            asker: Side { link: asker, ended: false },
-            target: Side { link: target, ended: false },
+            asker: Side {
+                link: asker,
+                ended: false,
+            },
+            target: Side {
+                link: target,
+                ended: false,
+            },
             request,
             target_guid,
             reacted: false,
@@ -160,28 +167,40 @@ impl Introductions {
 
     fn has_ended_for(&self, id: u64, link: LinkId) -> bool {
         self.attempts.get(&id).is_none_or(|attempt| {
-            [attempt.asker, attempt.target].iter().any(|side| side.link == link && side.ended)
+            [attempt.asker, attempt.target]
+                .iter()
+                .any(|side| side.link == link && side.ended)
         })
     }
 
     /// The target acknowledges an introduction, or turns it down.
     pub fn received(&mut self, link: LinkId, id: u64, accepted: bool) {
         let Some(attempt) = self.attempts.get(&id) else { return };
-        // Only the target's word counts. The asker acknowledges too; that says nothing.
-        if attempt.target.link != link {
-            return;
-        }
-        if accepted {
-            self.target_reacted(id);
-        } else {
-            self.fail_asker(id, Code::Refused, "the other player's game does not want to be introduced now");
-            self.remove(id);
+        if attempt.asker.link == link {
+            // That the asker acknowledges says nothing of the target. That it declines: it gave up in the meantime.
+            if !accepted {
+                self.end_target(id, Code::Cancelled);
+                self.remove(id);
+            }
+        } else if attempt.target.link == link {
+            if accepted {
+                self.target_reacted(id);
+            } else {
+                self.fail_asker(
+                    id,
+                    Code::Refused,
+                    "the other player's game does not want to be introduced now",
+                );
+                self.remove(id);
+            }
         }
     }
 
     /// A side says how the attempt ended for it.
     pub fn ended(&mut self, link: LinkId, id: u64, succeeded: bool) {
-        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
         let by_target = attempt.target.link == link;
         if by_target {
             attempt.target.ended = true;
@@ -200,10 +219,13 @@ impl Introductions {
 
     /// The asker gives up.
     pub fn cancel(&mut self, link: LinkId, request: u32) {
-        let Some(involved) = self.involved.get(&link) else { return };
+        let Some(involved) = self.involved.get(&link) else {
+            return;
+        };
         let asked = involved.as_asker.iter().copied();
-        let found: Vec<u64> =
-            asked.filter(|id| self.attempts.get(id).is_some_and(|attempt| attempt.request == request)).collect();
+        let found: Vec<u64> = asked
+            .filter(|id| self.attempts.get(id).is_some_and(|attempt| attempt.request == request))
+            .collect();
         for id in found {
             self.end_target(id, Code::Cancelled);
             self.remove(id);
@@ -212,14 +234,20 @@ impl Introductions {
 
     /// A node's link is over: the other sides of its attempts are told.
     pub fn link_closed(&mut self, link: LinkId) {
-        let Some(involved) = self.involved.get(&link) else { return };
+        let Some(involved) = self.involved.get(&link) else {
+            return;
+        };
         let (asked, aimed) = (involved.as_asker.clone(), involved.as_target.clone());
         for id in asked {
             self.end_target(id, Code::TargetLost);
             self.remove(id);
         }
         for id in aimed {
-            self.fail_asker(id, Code::TargetLost, "the other player left the server while the way was being opened");
+            self.fail_asker(
+                id,
+                Code::TargetLost,
+                "the other player left the server while the way was being opened",
+            );
             self.remove(id);
         }
     }
@@ -232,7 +260,11 @@ impl Introductions {
             }
             let unanswered = self.attempts.get(&id).is_some_and(|attempt| !attempt.reacted);
             if unanswered {
-                self.fail_asker(id, Code::TargetUnresponsive, "the other player is at the server but does not react");
+                self.fail_asker(
+                    id,
+                    Code::TargetUnresponsive,
+                    "the other player is at the server but does not react",
+                );
                 self.end_target(id, Code::Timeout);
             }
             self.deadlines.remove(&(deadline, id));
@@ -251,7 +283,9 @@ impl Introductions {
     }
 
     fn target_reacted(&mut self, id: u64) {
-        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
         if !attempt.reacted {
             attempt.reacted = true;
             self.deadlines.remove(&(attempt.deadline, id));
@@ -261,7 +295,9 @@ impl Introductions {
     }
 
     fn fail_asker(&mut self, id: u64, code: Code, text: &'static str) {
-        let Some(attempt) = self.attempts.get(&id).filter(|attempt| !attempt.asker.ended) else { return };
+        let Some(attempt) = self.attempts.get(&id).filter(|attempt| !attempt.asker.ended) else {
+            return;
+        };
         self.notices.push_back(Notice::Failed {
             link: attempt.asker.link,
             request: attempt.request,
@@ -272,16 +308,26 @@ impl Introductions {
     }
 
     fn end_target(&mut self, id: u64, code: Code) {
-        let Some(attempt) = self.attempts.get(&id).filter(|attempt| !attempt.target.ended) else { return };
-        self.notices.push_back(Notice::Ended { link: attempt.target.link, introduction: id, code });
+        let Some(attempt) = self.attempts.get(&id).filter(|attempt| !attempt.target.ended) else {
+            return;
+        };
+        self.notices.push_back(Notice::Ended {
+            link: attempt.target.link,
+            introduction: id,
+            code,
+        });
     }
 
     fn remove(&mut self, id: u64) {
-        let Some(attempt) = self.attempts.remove(&id) else { return };
+        let Some(attempt) = self.attempts.remove(&id) else {
+            return;
+        };
         self.deadlines.remove(&(attempt.deadline, id));
         self.pairs.remove(&pair(attempt.asker.link, attempt.target.link));
         for link in [attempt.asker.link, attempt.target.link] {
-            let Some(involved) = self.involved.get_mut(&link) else { continue };
+            let Some(involved) = self.involved.get_mut(&link) else {
+                continue;
+            };
             involved.as_asker.remove(&id);
             involved.as_target.remove(&id);
             if involved.as_asker.is_empty() && involved.as_target.is_empty() {

@@ -18,7 +18,13 @@ fn notices(introductions: &mut Introductions) -> Vec<Notice> {
 
 fn failed_code(notice: &Notice) -> Code {
     match notice {
-        Notice::Failed { link: ASKER, request: 5, target: GUID, code, text } => {
+        Notice::Failed {
+            link: ASKER,
+            request: 5,
+            target: GUID,
+            code,
+            text,
+        } => {
             assert!(!text.is_empty());
             *code
         }
@@ -56,7 +62,14 @@ fn a_silent_target_is_unresponsive_after_five_seconds() {
     introductions.handle_timeout(now + REACTION_TIME);
     let notices = notices(&mut introductions);
     assert_eq!(failed_code(&notices[0]), Code::TargetUnresponsive);
-    assert_eq!(notices[1..], [Notice::Ended { link: TARGET, introduction: 9, code: Code::Timeout }]);
+    assert_eq!(
+        notices[1..],
+        [Notice::Ended {
+            link: TARGET,
+            introduction: 9,
+            code: Code::Timeout
+        }]
+    );
     assert_empty(&introductions);
 }
 
@@ -96,7 +109,11 @@ fn the_other_side_hears_of_a_lost_one() {
 
     let (mut introductions, _) = begun();
     introductions.link_closed(ASKER);
-    let ended = Notice::Ended { link: TARGET, introduction: 9, code: Code::TargetLost };
+    let ended = Notice::Ended {
+        link: TARGET,
+        introduction: 9,
+        code: Code::TargetLost,
+    };
     assert_eq!(notices(&mut introductions), [ended]);
     assert_empty(&introductions);
 }
@@ -122,7 +139,24 @@ fn the_asker_can_give_up() {
     introductions.cancel(TARGET, 5);
     assert_eq!(introductions.attempts.len(), 1);
     introductions.cancel(ASKER, 5);
-    let ended = Notice::Ended { link: TARGET, introduction: 9, code: Code::Cancelled };
+    let ended = Notice::Ended {
+        link: TARGET,
+        introduction: 9,
+        code: Code::Cancelled,
+    };
+    assert_eq!(notices(&mut introductions), [ended]);
+    assert_empty(&introductions);
+}
+
+#[test]
+fn an_asker_that_no_longer_wants_it_says_so() {
+    let (mut introductions, _) = begun();
+    introductions.received(ASKER, 9, false);
+    let ended = Notice::Ended {
+        link: TARGET,
+        introduction: 9,
+        code: Code::Cancelled,
+    };
     assert_eq!(notices(&mut introductions), [ended]);
     assert_empty(&introductions);
 }
@@ -130,11 +164,20 @@ fn the_asker_can_give_up() {
 #[test]
 fn a_pair_has_one_attempt_whoever_asks() {
     let (mut introductions, now) = begun();
-    assert_eq!(introductions.begin(now, 10, ASKER, 6, TARGET, GUID), Err(NotBegun::AlreadyInProgress));
-    assert_eq!(introductions.begin(now, 10, TARGET, 1, ASKER, Guid(1)), Err(NotBegun::AlreadyInProgress));
+    assert_eq!(
+        introductions.begin(now, 10, ASKER, 6, TARGET, GUID),
+        Err(NotBegun::AlreadyInProgress)
+    );
+    assert_eq!(
+        introductions.begin(now, 10, TARGET, 1, ASKER, Guid(1)),
+        Err(NotBegun::AlreadyInProgress)
+    );
     // Over for the asker, not yet for the target.
     introductions.ended(ASKER, 9, false);
-    assert_eq!(introductions.begin(now, 10, TARGET, 1, ASKER, Guid(1)), Err(NotBegun::AlreadyInProgress));
+    assert_eq!(
+        introductions.begin(now, 10, TARGET, 1, ASKER, Guid(1)),
+        Err(NotBegun::AlreadyInProgress)
+    );
     assert_eq!(introductions.begin(now, 11, ASKER, 6, TARGET, GUID), Ok(()));
     assert_eq!(introductions.attempts.keys().copied().collect::<Vec<_>>(), [11]);
 }
@@ -143,13 +186,25 @@ fn a_pair_has_one_attempt_whoever_asks() {
 fn attempts_are_bounded_for_the_asker_and_for_the_target() {
     let (mut introductions, now) = (Introductions::default(), Instant::now());
     for number in 0..MAX_ATTEMPTS_AS_ASKER as u64 {
-        assert_eq!(introductions.begin(now, number, ASKER, 1, LinkId(100 + number), GUID), Ok(()));
+        assert_eq!(
+            introductions.begin(now, number, ASKER, 1, LinkId(100 + number), GUID),
+            Ok(())
+        );
     }
-    assert_eq!(introductions.begin(now, 5_000, ASKER, 1, LinkId(99), GUID), Err(NotBegun::AskerBusy));
+    assert_eq!(
+        introductions.begin(now, 5_000, ASKER, 1, LinkId(99), GUID),
+        Err(NotBegun::AskerBusy)
+    );
     for number in 0..MAX_ATTEMPTS_AS_TARGET as u64 {
-        assert_eq!(introductions.begin(now, 10_000 + number, LinkId(10_000 + number), 1, ASKER, GUID), Ok(()));
+        assert_eq!(
+            introductions.begin(now, 10_000 + number, LinkId(10_000 + number), 1, ASKER, GUID),
+            Ok(())
+        );
     }
-    assert_eq!(introductions.begin(now, 5_000, LinkId(99), 1, ASKER, GUID), Err(NotBegun::TargetBusy));
+    assert_eq!(
+        introductions.begin(now, 5_000, LinkId(99), 1, ASKER, GUID),
+        Err(NotBegun::TargetBusy)
+    );
     introductions.link_closed(ASKER);
     assert_empty(&introductions);
 }

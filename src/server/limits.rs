@@ -64,7 +64,12 @@ impl<K: Ord> Limiter<K> {
     }
 
     fn with_capacity(window: Duration, capacity: usize) -> Self {
-        Self { window, ends: None, counts: BTreeMap::new(), capacity }
+        Self {
+            window,
+            ends: None,
+            counts: BTreeMap::new(),
+            capacity,
+        }
     }
 
     /// Counts a request of `key`; true if it is within `limit` for this window.
@@ -104,7 +109,12 @@ impl NodeLimits {
     }
 
     fn new(window: Duration, per_key: u32, per_network: u32) -> Self {
-        Self { keys: Limiter::new(window), networks: Limiter::new(window), per_key, per_network }
+        Self {
+            keys: Limiter::new(window),
+            networks: Limiter::new(window),
+            per_key,
+            per_network,
+        }
     }
 
     /// Counts one; true if neither limit is exceeded. What the key's own limit turns down does not count against its
@@ -132,14 +142,16 @@ pub struct StunLimits {
 impl StunLimits {
     /// With empty tables.
     pub fn new() -> Self {
-        Self { addresses: Limiter::new(STUN_WINDOW), networks: Limiter::new(STUN_WINDOW) }
+        Self {
+            addresses: Limiter::new(STUN_WINDOW),
+            networks: Limiter::new(STUN_WINDOW),
+        }
     }
 
     /// Counts one answer to `ip`; true if it may be sent. What the address' own limit turns down does not count against
     /// its network.
     pub fn allow(&mut self, now: Instant, ip: IpAddr) -> bool {
-        self.addresses.allow(now, ip, STUN_PER_ADDRESS)
-            && self.networks.allow(now, Network::of(ip), STUN_PER_NETWORK)
+        self.addresses.allow(now, ip, STUN_PER_ADDRESS) && self.networks.allow(now, Network::of(ip), STUN_PER_NETWORK)
     }
 }
 
@@ -153,7 +165,10 @@ pub struct ControlBudget {
 impl ControlBudget {
     /// A full one.
     pub fn new(now: Instant) -> Self {
-        Self { ends: now + CONTROL_WINDOW, used: 0 }
+        Self {
+            ends: now + CONTROL_WINDOW,
+            used: 0,
+        }
     }
 
     /// Counts a message; true if it is within the limit.
@@ -211,7 +226,10 @@ mod tests {
         }
         assert_eq!(others, STUN_PER_NETWORK - STUN_PER_ADDRESS);
         assert!(limits.allow(start, IpAddr::from([203, 0, 114, 1])));
-        assert_eq!(granted(|| limits.allow(start, IpAddr::from([127, 0, 0, 1])), 100), STUN_PER_ADDRESS);
+        assert_eq!(
+            granted(|| limits.allow(start, IpAddr::from([127, 0, 0, 1])), 100),
+            STUN_PER_ADDRESS
+        );
     }
 
     #[test]
@@ -221,7 +239,10 @@ mod tests {
         let ip = IpAddr::from([127, 0, 0, 1]);
         assert!((0..10_000).all(|node| limits.allow(start, Guid(node + 1), ip)));
         // One key is limited even there.
-        assert_eq!(granted(|| limits.allow(start, Guid(1), ip), 100), REGISTRATIONS_PER_KEY - 1);
+        assert_eq!(
+            granted(|| limits.allow(start, Guid(1), ip), 100),
+            REGISTRATIONS_PER_KEY - 1
+        );
     }
 
     #[test]
@@ -240,7 +261,10 @@ mod tests {
         };
         assert_eq!(count([203, 0, 113, 1], OPEN_NAT_PER_NETWORK + 50), OPEN_NAT_PER_NETWORK);
         assert_eq!(count([203, 0, 113, 200], 5), 0);
-        assert_eq!(count([192, 168, 0, 1], OPEN_NAT_PER_NETWORK + 50), OPEN_NAT_PER_NETWORK + 50);
+        assert_eq!(
+            count([192, 168, 0, 1], OPEN_NAT_PER_NETWORK + 50),
+            OPEN_NAT_PER_NETWORK + 50
+        );
     }
 
     #[test]

@@ -4,30 +4,28 @@
 //!
 //! | part | what it does |
 //! |---|---|
-//! | [`addresses`] | real addresses and the synthetic ones that QUIC knows |
-//! | [`sessions`] | a node's session with the server: its first message, access key, what it asks for |
-//! | [`registry`] | who is registered, by app and guid |
-//! | [`introductions`] | attempts that run, until both sides have said how they ended |
-//! | [`candidates`] | which of a node's addresses another node is told |
-//! | [`reflector`] | STUN |
-//! | [`limits`] | how much one key, address and network may ask; all numbers |
-//! | [`scope`] | what kind of network an address belongs to |
+//! | `addresses` | real addresses and the synthetic ones that QUIC knows |
+//! | `sessions` | a node's session with the server: its first message, access key, what it asks for |
+//! | `registry` | who is registered, by app and guid |
+//! | `introductions` | attempts that run, until both sides have said how they ended |
+//! | `candidates` | which of a node's addresses another node is told |
+//! | `reflector` | STUN |
+//! | `limits` | how much one key, address and network may ask; all numbers |
+//! | `scope` | what kind of network an address belongs to |
 //!
 //! Datagrams are told apart in the order of [`classify`](crate::wire::classify). On the second port only STUN is answered.
 //!
-//! **A node whose address changes** (its NAT forgot the mapping, or it moved to another network) goes on under the same
-//! connection id from an unknown address. Its packets are handed to QUIC under a fresh synthetic address, and QUIC's own
-//! connection migration decides: only packets that it could authenticate move a connection, and it validates the new
-//! path before it sends more than a little there (RFC 9000, section 9). Nothing in this engine follows an address that
-//! is not proven.
+//! **A node whose address changes** (its NAT forgot the mapping, or it moved to another network) opens a new connection,
+//! which replaces the old one. Packets of the old connection from the new address are dropped: to follow them, the server
+//! would have to prove that they are the node's and not a copy that somebody else sent first.
 
-pub mod addresses;
-pub mod candidates;
-pub mod introductions;
-pub mod limits;
-pub mod reflector;
-pub mod registry;
-pub mod scope;
+mod addresses;
+mod candidates;
+mod introductions;
+mod limits;
+mod reflector;
+mod registry;
+mod scope;
 mod sessions;
 
 use std::net::SocketAddr;
@@ -188,21 +186,30 @@ impl Server {
         if let Some(known) = self.addresses.heard(now, datagram.socket, datagram.source) {
             return Some(known);
         }
-        // From an unknown address a connection can only be opened, by a full-sized Initial, or go on with an id that is
-        // known here (which `classify` has checked).
-        if kind == Kind::QuicLong && datagram.contents.len() < MIN_INITIAL {
+        // From an unknown address a connection can be opened, by a full-sized Initial, but not go on.
+        if kind != Kind::QuicLong || datagram.contents.len() < MIN_INITIAL {
             return None;
         }
         let fresh = self.transport.new_address();
-        self.addresses.insert(now, (datagram.socket, datagram.source), datagram.destination_ip, fresh);
+        self.addresses
+            .insert(now, (datagram.socket, datagram.source), datagram.destination_ip, fresh);
         Some(fresh)
     }
 
     fn handle_quic(&mut self, now: Instant, datagram: Datagram, kind: Kind) {
-        let main = self.sockets.iter().any(|socket| socket.name == datagram.socket && socket.main);
-        let address = if main { self.synthetic_address(now, &datagram, kind) } else { None };
+        let main = self
+            .sockets
+            .iter()
+            .any(|socket| socket.name == datagram.socket && socket.main);
+        let address = if main {
+            self.synthetic_address(now, &datagram, kind)
+        } else {
+            None
+        };
         match address {
-            Some(address) => self.transport.handle_datagram(now, address, datagram.ecn, datagram.contents),
+            Some(address) => self
+                .transport
+                .handle_datagram(now, address, datagram.ecn, datagram.contents),
             None => self.counters.dropped += 1,
         }
     }
@@ -249,7 +256,14 @@ impl Engine for Server {
                 continue;
             };
             let size = buffer.len();
-            return Some(Transmit { socket, destination, ecn, size, segment_size, time_to_live: None });
+            return Some(Transmit {
+                socket,
+                destination,
+                ecn,
+                size,
+                segment_size,
+                time_to_live: None,
+            });
         }
     }
 

@@ -50,12 +50,21 @@ pub struct Reflector {
 impl Reflector {
     /// One for those sockets.
     pub fn new(sockets: Vec<ServerSocket>) -> Self {
-        Self { sockets, limits: StunLimits::new(), waiting: VecDeque::new(), scratch: Vec::with_capacity(MAX_RESPONSE) }
+        Self {
+            sockets,
+            limits: StunLimits::new(),
+            waiting: VecDeque::new(),
+            scratch: Vec::with_capacity(MAX_RESPONSE),
+        }
     }
 
     /// Takes a datagram that looks like STUN.
     pub fn handle(&mut self, now: Instant, datagram: &Datagram) -> Outcome {
-        let arrived_on = self.sockets.iter().find(|socket| socket.name == datagram.socket).copied();
+        let arrived_on = self
+            .sockets
+            .iter()
+            .find(|socket| socket.name == datagram.socket)
+            .copied();
         let usable = datagram.source.port() != 0 && scope(datagram.source.ip()) != Scope::Unusable;
         let (Some(arrived_on), true, Ok(request)) = (arrived_on, usable, Request::decode(&datagram.contents)) else {
             return Outcome::Invalid;
@@ -79,15 +88,23 @@ impl Reflector {
 
     fn answer(&self, arrived_on: &ServerSocket, datagram: &Datagram, request: &Request) -> (SocketName, Response) {
         if !request.unknown.is_empty() {
-            return (arrived_on.name, Response::unknown_attributes(request.transaction, request.unknown));
+            return (
+                arrived_on.name,
+                Response::unknown_attributes(request.transaction, request.unknown),
+            );
         }
         let Some(from) = self.partner(arrived_on, request.change) else {
             let unknown = UnknownAttributes::from_iter([CHANGE_REQUEST]);
-            return (arrived_on.name, Response::unknown_attributes(request.transaction, unknown));
+            return (
+                arrived_on.name,
+                Response::unknown_attributes(request.transaction, unknown),
+            );
         };
         let both = ChangeRequest { ip: true, port: true };
         let port_only = ChangeRequest { ip: false, port: true };
-        let other = self.partner(arrived_on, both).or_else(|| self.partner(arrived_on, port_only));
+        let other = self
+            .partner(arrived_on, both)
+            .or_else(|| self.partner(arrived_on, port_only));
         let address = |socket: &ServerSocket| socket.address_for(datagram.source.ip(), datagram.destination_ip);
         let response = Response::Success {
             transaction: request.transaction,
@@ -109,7 +126,9 @@ impl Reflector {
 
     /// Further addresses at which a node that reaches the server on `socket` finds STUN.
     pub fn other_addresses(&self, socket: SocketName, node: IpAddr, local_ip: Option<IpAddr>) -> Vec<SocketAddr> {
-        let Some(used) = self.sockets.iter().find(|known| known.name == socket) else { return Vec::new() };
+        let Some(used) = self.sockets.iter().find(|known| known.name == socket) else {
+            return Vec::new();
+        };
         let others = self
             .sockets
             .iter()
@@ -158,7 +177,12 @@ mod tests {
     const CLIENT: &str = "203.0.113.1:4000";
 
     fn socket(name: SocketName, bound: &str, main: bool) -> ServerSocket {
-        ServerSocket { name, bound: bound.parse().unwrap(), public: None, main }
+        ServerSocket {
+            name,
+            bound: bound.parse().unwrap(),
+            public: None,
+            main,
+        }
     }
 
     fn two_ports() -> Reflector {
@@ -203,7 +227,10 @@ mod tests {
     #[test]
     fn a_request_is_answered_with_the_source_and_both_ports() {
         let (transmit, response) = ask(&mut two_ports(), ChangeRequest::default());
-        assert_eq!((transmit.socket, transmit.destination), (SocketName::Udp4, CLIENT.parse().unwrap()));
+        assert_eq!(
+            (transmit.socket, transmit.destination),
+            (SocketName::Udp4, CLIENT.parse().unwrap())
+        );
         let expected = Response::Success {
             transaction: [7; 12],
             mapped: CLIENT.parse().unwrap(),
@@ -217,7 +244,9 @@ mod tests {
     fn the_second_port_answers_when_asked_to() {
         let (transmit, response) = ask(&mut two_ports(), ChangeRequest { ip: false, port: true });
         assert_eq!(transmit.socket, SocketName::Listen(0));
-        let Response::Success { origin, other, .. } = response else { panic!("{response:?}") };
+        let Response::Success { origin, other, .. } = response else {
+            panic!("{response:?}")
+        };
         assert_eq!(origin, Some("198.51.100.1:61112".parse().unwrap()));
         assert_eq!(other, Some("198.51.100.1:61112".parse().unwrap()));
     }
@@ -230,7 +259,9 @@ mod tests {
         assert_eq!(reflector.handle(Instant::now(), &asked), Outcome::Answered);
         let (transmit, response) = answer(&mut reflector);
         assert_eq!(transmit.socket, SocketName::Listen(1));
-        let Response::Success { mapped, other, .. } = response else { panic!("{response:?}") };
+        let Response::Success { mapped, other, .. } = response else {
+            panic!("{response:?}")
+        };
         assert_eq!(mapped, "[2001:db8::9]:4000".parse().unwrap());
         assert_eq!(other, Some("[2001:db8::1]:61112".parse().unwrap()));
     }
@@ -240,7 +271,9 @@ mod tests {
         let another_address = ChangeRequest { ip: true, port: false };
         let (transmit, response) = ask(&mut two_ports(), another_address);
         assert_eq!(transmit.socket, SocketName::Udp4);
-        let Response::Error { code, unknown, .. } = response else { panic!("{response:?}") };
+        let Response::Error { code, unknown, .. } = response else {
+            panic!("{response:?}")
+        };
         assert_eq!((code, unknown.as_slice()), (420, &[CHANGE_REQUEST][..]));
 
         let mut one_port = Reflector::new(vec![socket(SocketName::Udp4, "0.0.0.0:61111", true)]);
@@ -258,12 +291,16 @@ mod tests {
             socket(SocketName::Listen(1), "198.51.100.1:61112", false),
             socket(SocketName::Listen(2), "198.51.100.2:61112", false),
         ]);
-        for (ip, port, expected) in
-            [(true, false, SocketName::Listen(0)), (false, true, SocketName::Listen(1)), (true, true, SocketName::Listen(2))]
-        {
+        for (ip, port, expected) in [
+            (true, false, SocketName::Listen(0)),
+            (false, true, SocketName::Listen(1)),
+            (true, true, SocketName::Listen(2)),
+        ] {
             let (transmit, response) = ask(&mut reflector, ChangeRequest { ip, port });
             assert_eq!(transmit.socket, expected);
-            let Response::Success { other, .. } = response else { panic!("{response:?}") };
+            let Response::Success { other, .. } = response else {
+                panic!("{response:?}")
+            };
             assert_eq!(other, Some("198.51.100.2:61112".parse().unwrap()));
         }
         let others = reflector.other_addresses(SocketName::Udp4, "203.0.113.1".parse().unwrap(), None);
@@ -308,7 +345,12 @@ mod tests {
     fn one_address_gets_so_many_answers_a_second() {
         let mut reflector = two_ports();
         let now = Instant::now();
-        let datagram = datagram(SocketName::Udp4, CLIENT, "198.51.100.1", &request(ChangeRequest::default()));
+        let datagram = datagram(
+            SocketName::Udp4,
+            CLIENT,
+            "198.51.100.1",
+            &request(ChangeRequest::default()),
+        );
         let outcomes: Vec<Outcome> = (0..200).map(|_| reflector.handle(now, &datagram)).collect();
         let answered = outcomes.iter().filter(|outcome| **outcome == Outcome::Answered).count();
         assert_eq!(answered as u32, STUN_PER_ADDRESS);

@@ -89,7 +89,13 @@ pub struct Registry {
 impl Registry {
     /// An empty one for that many nodes.
     pub fn new(max_nodes: usize) -> Self {
-        Self { max_nodes, next_app: 0, apps: BTreeMap::new(), nodes: BTreeMap::new(), names: BTreeMap::new() }
+        Self {
+            max_nodes,
+            next_app: 0,
+            apps: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            names: BTreeMap::new(),
+        }
     }
 
     /// How many nodes are registered.
@@ -100,7 +106,10 @@ impl Registry {
     /// Registers. Returns the link of the same identity's older registration, which is registered no more.
     pub fn register(&mut self, link: LinkId, applicant: Applicant<'_>) -> Result<Option<LinkId>, Refusal> {
         let guid = applicant.key.guid();
-        let older = self.apps.get(applicant.app).and_then(|app| self.names.get(&(app.id, guid)).copied());
+        let older = self
+            .apps
+            .get(applicant.app)
+            .and_then(|app| self.names.get(&(app.id, guid)).copied());
         match older.and_then(|older| self.nodes.get(&older)) {
             Some(node) if node.key != applicant.key => return Err(Refusal::GuidTaken),
             Some(_) => {}

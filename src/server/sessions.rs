@@ -21,7 +21,9 @@ use super::{IDLE_TIMEOUT, Server};
 use crate::codes::Code;
 use crate::transport::identity::{Guid, PublicKey};
 use crate::transport::{CloseInfo, LinkEvent, LinkId, SyntheticAddress};
-use crate::wire::control::{ACCESS_EXPORTER_LABEL, Consent, FromServer, Hello, MAX_STUN_ADDRESSES, RelayPolicy, ToServer};
+use crate::wire::control::{
+    ACCESS_EXPORTER_LABEL, Consent, FromServer, Hello, MAX_STUN_ADDRESSES, RelayPolicy, ToServer,
+};
 use crate::wire::introduction::{BirthdayPermit, Introduction};
 use crate::wire::{DecodeError, MAX_APP_ID, PROTOCOL_VERSION, peek_protocol};
 
@@ -66,16 +68,24 @@ impl Sessions {
 impl Server {
     /// Takes what the transport has to say and tells nodes what follows from it.
     pub(super) fn handle_links(&mut self, now: Instant) {
-        while let Some(event) = self.transport.poll_event() {
-            match event {
-                LinkEvent::Connected { link, address, key, .. } => self.link_connected(now, link, address, key),
-                LinkEvent::Readable { link } => self.read_control(now, link),
-                LinkEvent::Writable { .. } => {}
-                LinkEvent::Closed { link, .. } => self.link_closed(now, link),
+        // Telling somebody can close a link that does not listen, and a closed link is news for others.
+        loop {
+            if let Some(event) = self.transport.poll_event() {
+                self.handle_link_event(now, event);
+            } else if let Some(notice) = self.introductions.poll_notice() {
+                self.send_notice(now, notice);
+            } else {
+                return;
             }
         }
-        while let Some(notice) = self.introductions.poll_notice() {
-            self.send_notice(now, notice);
+    }
+
+    fn handle_link_event(&mut self, now: Instant, event: LinkEvent) {
+        match event {
+            LinkEvent::Connected { link, address, key, .. } => self.link_connected(now, link, address, key),
+            LinkEvent::Readable { link } => self.read_control(now, link),
+            LinkEvent::Writable { .. } => {}
+            LinkEvent::Closed { link, .. } => self.link_closed(now, link),
         }
     }
 
@@ -86,7 +96,12 @@ impl Server {
                 break;
             }
             self.sessions.hello_deadlines.pop_front();
-            if self.sessions.links.get(&link).is_some_and(|session| session.state == State::Unnamed) {
+            if self
+                .sessions
+                .links
+                .get(&link)
+                .is_some_and(|session| session.state == State::Unnamed)
+            {
                 self.refuse(now, link, (Code::ProtocolViolation, "no Hello came in time"));
             }
         }
@@ -102,7 +117,12 @@ impl Server {
 
     fn link_connected(&mut self, now: Instant, link: LinkId, address: SyntheticAddress, key: PublicKey) {
         self.addresses.link_opened(address);
-        let session = Session { address, key, state: State::Unnamed, budget: ControlBudget::new(now) };
+        let session = Session {
+            address,
+            key,
+            state: State::Unnamed,
+            budget: ControlBudget::new(now),
+        };
         self.sessions.links.insert(link, session);
         if self.shutting_down {
             self.close(now, link, (Code::Closed, "the server is shutting down"));
@@ -126,13 +146,23 @@ impl Server {
     }
 
     fn close(&mut self, now: Instant, link: LinkId, (code, text): Why) {
-        let Some(session) = self.sessions.links.get_mut(&link) else { return };
+        let Some(session) = self.sessions.links.get_mut(&link) else {
+            return;
+        };
         if session.state == State::Closing {
             return;
         }
         session.state = State::Closing;
         self.unregister(link);
-        self.transport.close(now, link, CloseInfo { code: code.number(), user_code: 0, text: text.to_owned() });
+        self.transport.close(
+            now,
+            link,
+            CloseInfo {
+                code: code.number(),
+                user_code: 0,
+                text: text.to_owned(),
+            },
+        );
     }
 
     /// As [`close`](Self::close), for a node that was not let in.
@@ -143,11 +173,17 @@ impl Server {
 
     fn read_control(&mut self, now: Instant, link: LinkId) {
         loop {
-            let Some(session) = self.sessions.links.get_mut(&link).filter(|session| session.state != State::Closing)
+            let Some(session) = self
+                .sessions
+                .links
+                .get_mut(&link)
+                .filter(|session| session.state != State::Closing)
             else {
                 return;
             };
-            let Some(message) = self.transport.next_control(link) else { return };
+            let Some(message) = self.transport.next_control(link) else {
+                return;
+            };
             if !session.budget.allow(now) {
                 return self.close(now, link, (Code::RateLimited, "too many control messages"));
             }
@@ -180,7 +216,10 @@ impl Server {
         let (key, address) = (session.key, session.address);
         let (socket, observed) = self.addresses.real(address).ok_or(gone)?;
         if !self.registration_limits.allow(now, key.guid(), observed.ip()) {
-            return Err((Code::RateLimited, "too many registrations with this identity or from this network"));
+            return Err((
+                Code::RateLimited,
+                "too many registrations with this identity or from this network",
+            ));
         }
         if !self.access_key.is_empty() && !self.access_proven(link, &hello) {
             return Err((Code::WrongAccessKey, "this server wants another access key"));
@@ -195,11 +234,20 @@ impl Server {
             facts: hello.facts,
         };
         let relay_policy = hello.relay_policy;
-        let applicant = Applicant { key, app: &hello.app, observed, relay_policy, profile };
-        let replaced = self.registry.register(link, applicant).map_err(|refusal| match refusal {
-            Refusal::Full => (Code::Full, "this server has as many players as it takes"),
-            Refusal::GuidTaken => (Code::Refused, "another key with the same guid is registered"),
-        })?;
+        let applicant = Applicant {
+            key,
+            app: &hello.app,
+            observed,
+            relay_policy,
+            profile,
+        };
+        let replaced = self
+            .registry
+            .register(link, applicant)
+            .map_err(|refusal| match refusal {
+                Refusal::Full => (Code::Full, "this server has as many players as it takes"),
+                Refusal::GuidTaken => (Code::Refused, "another key with the same guid is registered"),
+            })?;
         if let Some(older) = replaced {
             self.close(now, older, (Code::Replaced, "the same identity connected again"));
         }
@@ -207,7 +255,9 @@ impl Server {
             session.state = State::Registered;
         }
         self.counters.registrations += 1;
-        let mut stun = self.reflector.other_addresses(socket, observed.ip(), self.addresses.local_ip(address));
+        let mut stun = self
+            .reflector
+            .other_addresses(socket, observed.ip(), self.addresses.local_ip(address));
         stun.truncate(MAX_STUN_ADDRESSES);
         let welcome = FromServer::Welcome {
             observed,
@@ -221,19 +271,35 @@ impl Server {
 
     /// In constant time.
     fn access_proven(&self, link: LinkId, hello: &Hello) -> bool {
-        let Some(exported) = self.transport.export_keying_material(link, ACCESS_EXPORTER_LABEL) else { return false };
+        let Some(exported) = self.transport.export_keying_material(link, ACCESS_EXPORTER_LABEL) else {
+            return false;
+        };
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.access_key.as_bytes());
         hmac::verify(&key, &exported, &hello.access_proof).is_ok()
     }
 
     fn message(&mut self, now: Instant, link: LinkId, message: &Bytes) {
         match ToServer::decode(message) {
-            Ok(ToServer::Update { consent, session_tag, candidates, facts }) => {
+            Ok(ToServer::Update {
+                consent,
+                session_tag,
+                candidates,
+                facts,
+            }) => {
                 if let Some(node) = self.registry.node_mut(link) {
-                    node.profile = Profile { consent, session_tag, candidates: candidates.into(), facts };
+                    node.profile = Profile {
+                        consent,
+                        session_tag,
+                        candidates: candidates.into(),
+                        facts,
+                    };
                 }
             }
-            Ok(ToServer::OpenNat { request, target, first_flight }) => {
+            Ok(ToServer::OpenNat {
+                request,
+                target,
+                first_flight,
+            }) => {
                 self.open_nat(now, link, request, target, first_flight);
             }
             Ok(ToServer::IntroductionReceived { introduction, accepted }) => {
@@ -259,7 +325,16 @@ impl Server {
             Err((code, text)) => {
                 self.counters.introductions_refused += 1;
                 let (code, text) = (code.number(), text.to_owned());
-                self.tell(now, link, &FromServer::OpenNatFailed { request, target, code, text });
+                self.tell(
+                    now,
+                    link,
+                    &FromServer::OpenNatFailed {
+                        request,
+                        target,
+                        code,
+                        text,
+                    },
+                );
             }
         }
     }
@@ -272,29 +347,37 @@ impl Server {
         request: u32,
         guid: Guid,
     ) -> Result<(LinkId, Introduction, Introduction), Why> {
-        let asker = self.registry.node(asker_link).ok_or((Code::NotConnected, "not registered"))?;
+        let asker = self
+            .registry
+            .node(asker_link)
+            .ok_or((Code::NotConnected, "not registered"))?;
         // Counted first: asking for guids that are not there is asking, too.
         if !self.open_nat_limits.allow(now, asker.guid, asker.observed.ip()) {
-            return Err((Code::RateLimited, "too many open-NAT requests from this node or its network"));
+            return Err((
+                Code::RateLimited,
+                "too many open-NAT requests from this node or its network",
+            ));
         }
         if guid == asker.guid {
             return Err((Code::Self_, "the target is this node itself"));
         }
-        let (target_link, target) = self
-            .registry
-            .find(asker.app, guid)
-            .ok_or((Code::TargetNotConnected, "the other player is not connected to this server"))?;
+        let (target_link, target) = self.registry.find(asker.app, guid).ok_or((
+            Code::TargetNotConnected,
+            "the other player is not connected to this server",
+        ))?;
         permitted(asker, target)?;
         // Two draws in this order, whatever becomes of them: the same seed gives the same run.
         let id = self.random.next_u64();
         let mut secret = [0; 32];
         self.random.fill_bytes(&mut secret);
-        self.introductions.begin(now, id, asker_link, request, target_link, guid).map_err(|not_begun| match not_begun {
-            NotBegun::AlreadyInProgress => (Code::AlreadyInProgress, "an attempt between these two is running"),
-            NotBegun::AskerBusy => (Code::RateLimited, "too many open-NAT requests of this node are running"),
-            NotBegun::TargetBusy => (Code::RateLimited, "too many players are being introduced to the target"),
-            NotBegun::ServerBusy => (Code::RateLimited, "the server has too many introductions running"),
-        })?;
+        self.introductions
+            .begin(now, id, asker_link, request, target_link, guid)
+            .map_err(|not_begun| match not_begun {
+                NotBegun::AlreadyInProgress => (Code::AlreadyInProgress, "an attempt between these two is running"),
+                NotBegun::AskerBusy => (Code::RateLimited, "too many open-NAT requests of this node are running"),
+                NotBegun::TargetBusy => (Code::RateLimited, "too many players are being introduced to the target"),
+                NotBegun::ServerBusy => (Code::RateLimited, "the server has too many introductions running"),
+            })?;
         let for_asker = introduction(id, secret, request, target, asker);
         let for_target = introduction(id, secret, 0, asker, target);
         Ok((target_link, for_asker, for_target))
@@ -302,19 +385,49 @@ impl Server {
 
     fn send_notice(&mut self, now: Instant, notice: Notice) {
         match notice {
-            Notice::Failed { link, request, target, code, text } => {
+            Notice::Failed {
+                link,
+                request,
+                target,
+                code,
+                text,
+            } => {
                 let (code, text) = (code.number(), text.to_owned());
-                self.tell(now, link, &FromServer::OpenNatFailed { request, target, code, text });
+                self.tell(
+                    now,
+                    link,
+                    &FromServer::OpenNatFailed {
+                        request,
+                        target,
+                        code,
+                        text,
+                    },
+                );
             }
-            Notice::Ended { link, introduction, code } => {
-                self.tell(now, link, &FromServer::IntroductionEnded { introduction, code: code.number() });
+            Notice::Ended {
+                link,
+                introduction,
+                code,
+            } => {
+                self.tell(
+                    now,
+                    link,
+                    &FromServer::IntroductionEnded {
+                        introduction,
+                        code: code.number(),
+                    },
+                );
             }
         }
     }
 
     /// Sends a control message. A node that lets them pile up does not read them: it is closed.
     fn tell(&mut self, now: Instant, link: LinkId, message: &FromServer) {
-        let listening = self.sessions.links.get(&link).is_some_and(|session| session.state == State::Registered);
+        let listening = self
+            .sessions
+            .links
+            .get(&link)
+            .is_some_and(|session| session.state == State::Registered);
         if !listening {
             return;
         }
@@ -336,14 +449,23 @@ fn permitted(asker: &Node, target: &Node) -> Result<(), Why> {
         Consent::Nobody => false,
     };
     if !consents {
-        return Err((Code::Refused, "the other player does not accept introductions from this one"));
+        return Err((
+            Code::Refused,
+            "the other player does not accept introductions from this one",
+        ));
     }
     // Who hides its address must not be introduced with it, and this version knows no other way.
     if asker.relay_policy == RelayPolicy::Only {
-        return Err((Code::Policy, "this player's relay policy is `only`, and the server has no relay"));
+        return Err((
+            Code::Policy,
+            "this player's relay policy is `only`, and the server has no relay",
+        ));
     }
     if target.relay_policy == RelayPolicy::Only {
-        return Err((Code::Policy, "the other player's relay policy is `only`, and the server has no relay"));
+        return Err((
+            Code::Policy,
+            "the other player's relay policy is `only`, and the server has no relay",
+        ));
     }
     Ok(())
 }
@@ -357,8 +479,14 @@ fn introduction(id: u64, secret: [u8; 32], request: u32, peer: &Node, receiver: 
         secret,
         valid_ms: VALID_TIME.as_millis() as u32,
         candidates: candidates::for_introduction(
-            Addresses { observed: peer.observed, claimed: &peer.profile.candidates },
-            Addresses { observed: receiver.observed, claimed: &receiver.profile.candidates },
+            Addresses {
+                observed: peer.observed,
+                claimed: &peer.profile.candidates,
+            },
+            Addresses {
+                observed: receiver.observed,
+                claimed: &receiver.profile.candidates,
+            },
         ),
         own_observed: Some(receiver.observed),
         facts: peer.profile.facts,

@@ -248,11 +248,9 @@ impl Driver {
         let now = Instant::now();
         self.engine.command(now, Command::Mesh(MeshCommand::Leave));
         // Leaving is said on connections that are closed next: let it go out first.
+        self.drain_events(node, now);
         self.transmit(now);
-        for peer in node.outbox().peers() {
-            self.engine.command(now, Command::Disconnect { peer, user_code: 0, text: String::new() });
-        }
-        self.engine.command(now, Command::DisconnectServer { request: 0 });
+        self.engine.shut_down(now);
         self.view_changed = true;
     }
 

@@ -27,6 +27,8 @@ pub mod options;
 pub mod outbox;
 pub mod record;
 pub mod runtime;
+#[cfg(feature = "program")]
+pub mod server;
 pub mod table;
 pub mod udp;
 

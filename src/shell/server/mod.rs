@@ -1,0 +1,286 @@
+//! The server's shell: opens what `lanline serve` listens on, keeps the identity, runs the engine.
+//!
+//! One thread, one loop ([`Shell::run`]): wait until a socket is readable, the engine's deadline has come or the program
+//! is to end; hand everything that has arrived to the engine; send what it has to send. Timers are the runtime's, which
+//! are good to a millisecond: nothing in a server needs more.
+
+mod identity;
+mod return_addresses;
+mod sockets;
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use rand::TryRng;
+use rand::rngs::SysRng;
+
+use crate::engine::{Datagram, Engine, SocketName, Transmit};
+use crate::server::{Server, ServerConfig, ServerCounters, ServerSocket};
+use crate::shell::udp::{ReceiveBuffer, SendOutcome, UdpSocket};
+use crate::transport::identity::PublicKey;
+use return_addresses::ReturnAddresses;
+
+/// Batches that are taken from one socket before what they caused is sent and the others have their turn.
+const BATCHES_A_TURN: usize = 8;
+
+/// How long a full socket may hold up the loop before the datagram is dropped (QUIC repeats it).
+const BLOCKED_TIME: Duration = Duration::from_millis(10);
+
+/// How long the goodbyes to all nodes may take at the end.
+const GOODBYE_TIME: Duration = Duration::from_secs(2);
+
+/// How often figures are logged (level `debug`).
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What `lanline serve` was asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Addresses to listen on; empty: all, IPv4 and, if the machine has it, IPv6.
+    pub listen: Vec<IpAddr>,
+    /// The main port; 0: any free one.
+    pub port: u16,
+    /// The second port, for NAT behaviour discovery; 0: any free one. `None`: 61112, or another one if that is taken.
+    pub alt_port: Option<u16>,
+    /// Addresses under which the server is reached from outside; the first of each family counts.
+    pub public: Vec<IpAddr>,
+    /// Where the identity is kept; `None`: the platform's data folder.
+    pub data: Option<PathBuf>,
+    /// Access key; empty: none wanted.
+    pub access_key: String,
+    /// Most registered nodes.
+    pub max_nodes: usize,
+}
+
+/// Why a server cannot start: one line for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartError(pub String);
+
+impl fmt::Display for StartError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A server with its sockets.
+pub struct Shell {
+    engine: Server,
+    sockets: Vec<UdpSocket>,
+    roles: Vec<ServerSocket>,
+    key: PublicKey,
+    received: ReceiveBuffer,
+    datagrams: Vec<Datagram>,
+    payload: Vec<u8>,
+    return_addresses: ReturnAddresses,
+    blocked_drops: u64,
+    reported: (Instant, ServerCounters),
+}
+
+/// What ended a wait.
+enum Wake {
+    Stop,
+    Work,
+}
+
+impl Shell {
+    /// Opens everything. Must be called inside a tokio runtime with IO and time.
+    pub fn open(options: &Options) -> Result<Self, StartError> {
+        let identity = Arc::new(identity::load_or_create(options.data.as_deref())?);
+        let opened = sockets::open(options)?;
+        let roles: Vec<ServerSocket> = opened.iter().map(|(_, role)| *role).collect();
+        let mut seed = [0; 32];
+        SysRng
+            .try_fill_bytes(&mut seed)
+            .map_err(|error| StartError(format!("the system gives no random numbers: {error}")))?;
+        let now = Instant::now();
+        let engine = Server::new(
+            now,
+            ServerConfig {
+                identity: identity.clone(),
+                seed,
+                crypto: Arc::new(rustls::crypto::ring::default_provider()),
+                access_key: options.access_key.clone(),
+                sockets: roles.clone(),
+                max_nodes: options.max_nodes,
+            },
+        );
+        Ok(Self {
+            engine,
+            sockets: opened.into_iter().map(|(socket, _)| socket).collect(),
+            roles,
+            key: identity.public(),
+            received: ReceiveBuffer::new(),
+            datagrams: Vec::new(),
+            payload: Vec::new(),
+            return_addresses: ReturnAddresses::default(),
+            blocked_drops: 0,
+            reported: (now, ServerCounters::default()),
+        })
+    }
+
+    /// The server's key.
+    pub fn key(&self) -> PublicKey {
+        self.key
+    }
+
+    /// The addresses of the main port (`true`) or the second port (`false`), as bound.
+    pub fn addresses(&self, main: bool) -> Vec<SocketAddr> {
+        self.roles
+            .iter()
+            .filter(|role| role.main == main)
+            .map(|role| role.bound)
+            .collect()
+    }
+
+    /// Runs until `stop` is ready, then closes every session.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        loop {
+            self.send_all().await;
+            if let Wake::Stop = self.wait(stop.as_mut()).await {
+                break;
+            }
+            self.receive();
+            self.handle_due();
+            self.report();
+        }
+        self.engine.shut_down(Instant::now());
+        if tokio::time::timeout(GOODBYE_TIME, self.send_all()).await.is_err() {
+            tracing::warn!("not every node could be told that the server ends");
+        }
+    }
+
+    /// Waits for a readable socket, the engine's deadline, or the end.
+    async fn wait(&mut self, mut stop: Pin<&mut impl Future<Output = ()>>) -> Wake {
+        // Without a deadline only the report is due some time.
+        let deadline = self
+            .engine
+            .poll_timeout()
+            .unwrap_or_else(|| Instant::now() + REPORT_INTERVAL);
+        let mut timer = pin!(tokio::time::sleep_until(deadline.into()));
+        poll_fn(|context| {
+            if stop.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Wake::Stop);
+            }
+            // Every socket is asked, so that each one wakes the next wait.
+            let mut ready = timer.as_mut().poll(context).is_ready();
+            for socket in &self.sockets {
+                ready |= socket.poll_readable(context).is_ready();
+            }
+            if ready { Poll::Ready(Wake::Work) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Hands what has arrived to the engine.
+    fn receive(&mut self) {
+        for socket in &mut self.sockets {
+            for _ in 0..BATCHES_A_TURN {
+                if socket.receive(&mut self.received, &mut self.datagrams) == 0 {
+                    break;
+                }
+            }
+        }
+        let now = Instant::now();
+        for datagram in self.datagrams.drain(..) {
+            self.return_addresses.note(datagram.source, datagram.destination_ip);
+            self.engine.handle_datagram(now, datagram);
+        }
+    }
+
+    fn handle_due(&mut self) {
+        let now = Instant::now();
+        if self.engine.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            self.engine.handle_timeout(now);
+        }
+    }
+
+    /// Sends everything that the engine has to send.
+    async fn send_all(&mut self) {
+        let now = Instant::now();
+        loop {
+            self.payload.clear();
+            let Some(transmit) = self.engine.poll_transmit(now, &mut self.payload) else {
+                return;
+            };
+            self.send(&transmit).await;
+        }
+    }
+
+    async fn send(&mut self, transmit: &Transmit) {
+        let Some(index) = self.roles.iter().position(|role| role.name == transmit.socket) else {
+            return;
+        };
+        let source_ip = match self.roles[index].bound.ip().is_unspecified() {
+            true => self.return_addresses.for_destination(transmit.destination),
+            false => None,
+        };
+        let socket = &mut self.sockets[index];
+        let mut rest = &self.payload[..transmit.size.min(self.payload.len())];
+        while let SendOutcome::Blocked { sent } = socket.send(transmit, rest, source_ip) {
+            rest = &rest[sent..];
+            let writable = poll_fn(|context| socket.poll_writable(context));
+            if !matches!(tokio::time::timeout(BLOCKED_TIME, writable).await, Ok(Ok(()))) {
+                self.blocked_drops += 1;
+                return;
+            }
+        }
+    }
+
+    fn report(&mut self) {
+        let now = Instant::now();
+        let (last, before) = self.reported;
+        if now - last < REPORT_INTERVAL {
+            return;
+        }
+        let counters = self.engine.counters();
+        self.reported = (now, counters);
+        if counters == before {
+            return;
+        }
+        let socket_errors: u64 = self
+            .sockets
+            .iter()
+            .map(|socket| socket.counters().receive_errors + socket.counters().send_errors)
+            .sum();
+        tracing::debug!(
+            nodes = counters.nodes,
+            registrations = counters.registrations,
+            registrations_refused = counters.registrations_refused,
+            introductions = counters.introductions,
+            introductions_refused = counters.introductions_refused,
+            stun_answers = counters.stun_answers,
+            stun_limited = counters.stun_limited,
+            dropped = counters.dropped,
+            blocked_drops = self.blocked_drops,
+            socket_errors,
+            "figures since the start"
+        );
+    }
+}
+
+/// The names of a server's sockets, in the order in which they are opened: the first of each family on the main port has
+/// that family's name, the others are numbered.
+fn socket_name(address: SocketAddr, main: bool, taken: &[SocketName]) -> SocketName {
+    let first = if address.is_ipv4() {
+        SocketName::Udp4
+    } else {
+        SocketName::Udp6
+    };
+    if main && !taken.contains(&first) {
+        return first;
+    }
+    let numbered = taken
+        .iter()
+        .filter(|name| matches!(name, SocketName::Listen(_)))
+        .count();
+    // `sockets::open` opens fewer than 256.
+    SocketName::Listen(numbered as u8)
+}

@@ -1,0 +1,309 @@
+//! `lanline serve` as a program: what it prints, what it answers, how it ends.
+#![cfg(unix)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use lanline::wire::stun::{ChangeRequest, Request, Response};
+use serde_json::Value;
+
+static FOLDERS: AtomicU32 = AtomicU32::new(0);
+
+/// A fresh folder, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("lanline-serve-{}-{number}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn lanline(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lanline"));
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// A running server, killed at the latest when it is dropped.
+struct Serving {
+    child: Child,
+    ready: Value,
+}
+
+impl Serving {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = lanline(&[&["serve"], arguments].concat()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        if line.is_empty() {
+            let mut errors = String::new();
+            child.stderr.as_mut().unwrap().read_to_string(&mut errors).unwrap();
+            panic!("it did not get ready: {errors}");
+        }
+        let ready = serde_json::from_str(&line).unwrap();
+        Self { child, ready }
+    }
+
+    fn address(&self, list: &str) -> SocketAddr {
+        self.ready[list][0].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Sends a signal and waits; the exit code and what was logged.
+    fn end(mut self, signal: &str) -> (Option<i32>, String) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        let mut errors = String::new();
+        self.child.stderr.as_mut().unwrap().read_to_string(&mut errors).unwrap();
+        (self.child.wait().unwrap().code(), errors)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks a server's STUN; the answer and where it came from.
+fn stun(server: SocketAddr, change: ChangeRequest) -> (SocketAddr, SocketAddr, Response) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    // Only so that a failure is one, instead of a test that hangs.
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut request = Vec::new();
+    Request::with_change([9; 12], change).encode(&mut request);
+    socket.send_to(&request, server).unwrap();
+    let mut buffer = [0; 2_000];
+    let (length, from) = socket.recv_from(&mut buffer).unwrap();
+    (
+        socket.local_addr().unwrap(),
+        from,
+        Response::decode(&buffer[..length]).unwrap(),
+    )
+}
+
+/// Runs to the end; must exit with 2 and one line on standard error, which is returned.
+fn refused(arguments: &[&str]) -> String {
+    let Output { status, stdout, stderr } = lanline(arguments).output().unwrap();
+    let text = String::from_utf8(stderr).unwrap();
+    assert_eq!((status.code(), stdout.len()), (Some(2), 0), "{arguments:?}: {text}");
+    assert_eq!((text.lines().count(), text.ends_with('\n')), (1, true), "{text}");
+    text
+}
+
+const LOOPBACK: [&str; 4] = ["--listen", "127.0.0.1", "--port", "0"];
+
+#[test]
+fn it_gets_ready_answers_stun_on_both_ports_and_ends_cleanly() {
+    for signal in ["-TERM", "-INT"] {
+        let folder = Folder::new();
+        let data = folder.path("data");
+        let server = Serving::start(&[&LOOPBACK[..], &["--data", &data]].concat());
+        assert_eq!(server.ready["ready"], Value::Bool(true));
+        assert_eq!(server.ready["key"].as_str().unwrap().len(), 64);
+        assert!(server.ready["http"].is_null() && server.ready["gate"].is_null());
+        let (main, second) = (server.address("udp"), server.address("udp_alt"));
+        assert!(main.ip().is_loopback() && main.port() != 0 && second.port() != 0 && second.port() != main.port());
+        for (asked, other) in [(main, second), (second, main)] {
+            let (own, from, response) = stun(asked, ChangeRequest::default());
+            assert_eq!(from, asked);
+            let Response::Success {
+                mapped,
+                origin,
+                other: told,
+                ..
+            } = response
+            else {
+                panic!("{response:?}")
+            };
+            assert_eq!((mapped, origin, told), (own, Some(asked), Some(other)));
+        }
+        let (_, from, _) = stun(main, ChangeRequest { ip: false, port: true });
+        assert_eq!(from, second);
+        let (code, errors) = server.end(signal);
+        assert_eq!(code, Some(0), "{errors}");
+    }
+}
+
+#[test]
+fn by_default_it_listens_on_every_address() {
+    let folder = Folder::new();
+    let server = Serving::start(&["--port", "0", "--data", &folder.path("data")]);
+    let main = server.address("udp");
+    assert!(main.ip().is_unspecified());
+    // Each address of the machine answers as itself.
+    for ip in ["127.0.0.1", "127.0.0.9"] {
+        let asked = SocketAddr::new(ip.parse().unwrap(), main.port());
+        let (_, from, response) = stun(asked, ChangeRequest::default());
+        assert_eq!(from, asked);
+        assert!(
+            matches!(response, Response::Success { origin, .. } if origin == Some(asked)),
+            "{response:?}"
+        );
+    }
+}
+
+#[test]
+fn the_identity_outlives_a_restart() {
+    let folder = Folder::new();
+    let data = folder.path("data");
+    let arguments = [&LOOPBACK[..], &["--data", &data]].concat();
+    let mut keys = Vec::new();
+    for _ in 0..2 {
+        let server = Serving::start(&arguments);
+        keys.push(server.ready["key"].clone());
+        assert_eq!(server.end("-TERM").0, Some(0));
+    }
+    assert_eq!(keys[0], keys[1]);
+    assert_eq!(fs::read(folder.path("data/server.key")).unwrap().len(), 32);
+    fs::write(folder.path("data/server.key"), [1; 31]).unwrap();
+    let error = refused(&[&["serve"], &arguments[..]].concat());
+    assert!(error.contains("server.key") && error.contains("32 bytes"), "{error}");
+}
+
+#[test]
+fn a_port_in_use_is_said_in_one_line() {
+    let folder = Folder::new();
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let data = folder.path("data");
+    let error = refused(&["serve", "--listen", "127.0.0.1", "--port", &port, "--data", &data]);
+    assert!(error.contains(&port) && error.contains("in use"), "{error}");
+    let error = refused(&[
+        "serve",
+        "--listen",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--alt-port",
+        &port,
+        "--data",
+        &data,
+    ]);
+    assert!(error.contains(&port) && error.contains("in use"), "{error}");
+}
+
+#[test]
+fn wrong_flags_and_folders_are_said_in_one_line() {
+    let folder = Folder::new();
+    fs::write(folder.path("file"), "").unwrap();
+    let file = folder.path("file");
+    for (arguments, part) in [
+        (&["serve", "--no-such-flag"][..], "--no-such-flag"),
+        (&["serve", "--port", "70000"][..], "--port"),
+        (&["serve", "--port"][..], "--port"),
+        (&["serve", "--listen", "localhost"][..], "--listen"),
+        (
+            &["serve", "--listen", "203.0.113.1", "--data", &folder.path("data")][..],
+            "203.0.113.1",
+        ),
+        (&["serve", "--http", "8080"][..], "--http"),
+        (&["serve", "--store", "files"][..], "--store"),
+        (&["serve", "--relay", "perhaps"][..], "--relay"),
+        (&["serve", "--log", "loud"][..], "--log"),
+        (&["serve", "--data", &file][..], &file),
+        (&["serve", "--config", "/no/such/file"][..], "/no/such/file"),
+        (&["serve", "--relay-only"][..], "relay"),
+        (&["dance"][..], "dance"),
+        (&[][..], "lanline serve"),
+    ] {
+        let error = refused(arguments);
+        assert!(error.contains(part), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn a_configuration_file_has_the_flags_names_and_flags_win() {
+    let folder = Folder::new();
+    let (config, data) = (folder.path("lanline.conf"), folder.path("data"));
+    let text = format!(
+        "# a comment\n\nlisten = 127.0.0.1\n listen=127.0.0.2\nport = 70\nalt-port = 0\ndata = {data}\nhttp = off\n"
+    );
+    fs::write(&config, text).unwrap();
+    let server = Serving::start(&["--config", &config, "--port", "0"]);
+    assert_eq!(server.ready["udp"].as_array().unwrap().len(), 2);
+    assert_eq!(server.address("udp").ip().to_string(), "127.0.0.1");
+    drop(server);
+    let server = Serving::start(&["--config", &config, "--port", "0", "--listen", "127.0.0.3"]);
+    assert_eq!(server.ready["udp"].as_array().unwrap().len(), 1);
+    assert_eq!(server.address("udp").ip().to_string(), "127.0.0.3");
+    for (line, part) in [
+        ("port = many", "port"),
+        ("speed = 3", "speed"),
+        ("port", "port"),
+        ("config = x", "config"),
+    ] {
+        fs::write(&config, format!("listen = 127.0.0.1\n{line}\n")).unwrap();
+        let error = refused(&["serve", "--config", &config]);
+        assert!(
+            error.contains(&format!("{config}:2")) && error.contains(part),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn what_was_asked_for_and_is_missing_is_said() {
+    let folder = Folder::new();
+    let data = folder.path("data");
+    let asked = [
+        "--http",
+        "127.0.0.1:0",
+        "--gate-port",
+        "6510",
+        "--relay",
+        "on",
+        "--data",
+        &data,
+    ];
+    let server = Serving::start(&[&LOOPBACK[..], &asked].concat());
+    assert!(server.ready["http"].is_null());
+    let (_, errors) = server.end("-TERM");
+    for flag in ["--http", "--gate-port", "--relay"] {
+        assert!(
+            errors.lines().any(|line| line.contains("WARN") && line.contains(flag)),
+            "{flag}: {errors}"
+        );
+    }
+    let server = Serving::start(&[&LOOPBACK[..], &["--http", "off", "--relay", "off", "--data", &data]].concat());
+    let (_, errors) = server.end("-TERM");
+    assert!(!errors.contains("WARN"), "{errors}");
+}
+
+#[test]
+fn help_and_version_are_printed() {
+    for (arguments, part) in [
+        (&["--help"][..], "serve"),
+        (&["serve", "--help"][..], "--alt-port"),
+        (&["--version"][..], "lanline"),
+    ] {
+        let output = lanline(arguments).output().unwrap();
+        assert!(output.status.success());
+        assert!(String::from_utf8(output.stdout).unwrap().contains(part));
+    }
+}
