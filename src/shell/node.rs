@@ -35,6 +35,9 @@ const LINGERING: u8 = 2;
 /// way out; without this a port could not be bound again at once.
 const LET_GO: Duration = Duration::from_millis(20);
 
+/// A turn takes some 10 µs; this is for the case that its thread is not being scheduled.
+const VIEW_PATIENCE: Duration = Duration::from_millis(1);
+
 /// How often a destroy looks at connections that are closing.
 const CLOSE_STEP: Duration = Duration::from_millis(5);
 
@@ -306,9 +309,9 @@ impl Node {
         self.command(Command::Cancel { request })
     }
 
-    /// What accessor calls show: as of now if the engine is free at this moment, else as of its last change.
+    /// What accessor calls show: as of now, or as of the last change if the engine is busy for longer than [`VIEW_PATIENCE`].
     pub fn view(&self) -> Arc<View> {
-        if let Some(mut driver) = self.driver.try_lock()
+        if let Some(mut driver) = self.driver.try_lock_for(VIEW_PATIENCE)
             && let Some(driver) = driver.as_mut()
         {
             driver.refresh_view(self, Instant::now());
