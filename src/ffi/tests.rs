@@ -63,20 +63,44 @@ fn bad_options_are_named() {
     refused(|options| options.app_len = 0, bad, "`app`");
     refused(|options| options.app = null(), bad, "`app`");
     refused(|options| options.app_len = u32::MAX, bad, "`app`");
-    refused(|options| options.app = c"\xff\xfe\xff\xff".as_ptr(), bad, "`app` is not UTF-8");
+    refused(
+        |options| options.app = c"\xff\xfe\xff\xff".as_ptr(),
+        bad,
+        "`app` is not UTF-8",
+    );
     refused(|options| options.app_len = 5, bad, "`app` holds a NUL");
     refused(|options| options.bind_len = 4, bad, "`bind`");
-    refused(|options| (options.public_address, options.public_address_len) = (c"1.2.3.4:0".as_ptr(), 9), bad, "`public_address`");
+    refused(
+        |options| (options.public_address, options.public_address_len) = (c"1.2.3.4:0".as_ptr(), 9),
+        bad,
+        "`public_address`",
+    );
     refused(|options| options.max_peers = 0, bad, "`max_peers`");
-    refused(|options| options.lost_peer_timeout_ms = 499, bad, "`lost_peer_timeout_ms`");
+    refused(
+        |options| options.lost_peer_timeout_ms = 499,
+        bad,
+        "`lost_peer_timeout_ms`",
+    );
     refused(|options| options.join_timeout_ms = 0, bad, "`join_timeout_ms`");
     refused(|options| options.relay_policy = 3, bad, "`relay_policy`");
     refused(|options| options.accept_from = 3, bad, "`accept_from`");
     refused(|options| options.join_manual = 2, bad, "`join_manual`");
     refused(|options| options.partial_mesh = 255, bad, "`partial_mesh`");
-    refused(|options| (options.session_password, options.session_password_len) = (c"x".as_ptr(), 1), Code::Unsupported, "`session_password`");
-    refused(|options| (options.identity_file, options.identity_file_len) = (c"/no/such/x".as_ptr(), 10), Code::Io, "/no/such/x");
-    refused(|options| options.bind = c"192.0.2.1:1".as_ptr(), Code::Io, "192.0.2.1:1");
+    refused(
+        |options| (options.session_password, options.session_password_len) = (c"x".as_ptr(), 1),
+        Code::Unsupported,
+        "`session_password`",
+    );
+    refused(
+        |options| (options.identity_file, options.identity_file_len) = (c"/no/such/x".as_ptr(), 10),
+        Code::Io,
+        "/no/such/x",
+    );
+    refused(
+        |options| options.bind = c"192.0.2.1:1".as_ptr(),
+        Code::Io,
+        "192.0.2.1:1",
+    );
 }
 
 #[test]
@@ -93,8 +117,14 @@ fn ids_that_are_no_nodes_are_answered_everywhere() {
     for node in [0, gone, u32::MAX] {
         let (mut number, mut address, mut key) = (0, AddressRecord::default(), [0; 32]);
         let mut event = EventRecord::default();
-        let mut stats = PeerStatsRecord { struct_size: 128, ..Default::default() };
-        let mut node_stats = NodeStatsRecord { struct_size: 64, ..Default::default() };
+        let mut stats = PeerStatsRecord {
+            struct_size: 128,
+            ..Default::default()
+        };
+        let mut node_stats = NodeStatsRecord {
+            struct_size: 64,
+            ..Default::default()
+        };
         let text: *const c_char = c"1.2.3.4".as_ptr();
         // SAFETY: valid for the calls.
         let results = unsafe {
@@ -137,7 +167,11 @@ fn ids_that_are_no_nodes_are_answered_everywhere() {
 fn bad_arguments_are_named() {
     let bad = Code::InvalidArgument;
     let mut node = 0;
-    let mut address = AddressRecord { family: 5, port: 1, ..Default::default() };
+    let mut address = AddressRecord {
+        family: 5,
+        port: 1,
+        ..Default::default()
+    };
     // SAFETY: the pointers are valid or what is tested.
     unsafe {
         assert_eq!(lanline_node_create(&options(), &mut node), 0, "{}", last_error());
@@ -148,28 +182,56 @@ fn bad_arguments_are_named() {
         fails(lanline_poll(node, &mut EventRecord::default(), 120, 1), bad, "`stride`");
         fails(lanline_poll(node, &mut EventRecord::default(), 129, 1), bad, "`stride`");
         assert_eq!(lanline_poll(node, null_mut(), 0, 0), 0);
-        fails(lanline_server_connect(node, null(), 3, null(), null_mut()), bad, "`address`");
-        fails(lanline_server_connect(node, c"a b:1".as_ptr(), 5, null(), null_mut()), bad, "`address`");
+        fails(
+            lanline_server_connect(node, null(), 3, null(), null_mut()),
+            bad,
+            "`address`",
+        );
+        fails(
+            lanline_server_connect(node, c"a b:1".as_ptr(), 5, null(), null_mut()),
+            bad,
+            "`address`",
+        );
         fails(lanline_open_nat(node, 0, null_mut()), bad, "`peer`");
         fails(lanline_open_nat(node, u64::MAX, null_mut()), bad, "`peer`");
         fails(lanline_peer_connect(node, 0, null(), null_mut()), bad, "`peer`");
         fails(lanline_peer_connect(node, 0, &address, null_mut()), bad, "`address`");
         address.family = 4;
         fails(lanline_peer_connect(node, 0, &address, null_mut()), bad, "`address`");
-        fails(lanline_peer_disconnect(node, 5, 0, null(), 0), Code::NotConnected, "`peer`");
+        fails(
+            lanline_peer_disconnect(node, 5, 0, null(), 0),
+            Code::NotConnected,
+            "`peer`",
+        );
         fails(lanline_peer_disconnect(node, 5, 0, c"x".as_ptr(), 257), bad, "`text`");
         fails(lanline_send(node, 5, 64, 0, null(), 0), bad, "`channel`");
         fails(lanline_send(node, 5, 0, 4, null(), 0), bad, "`mode`");
         fails(lanline_send(node, 5, 0, 0, null(), 1), bad, "`data`");
-        fails(lanline_send(node, 5, 0, 0, null(), (64 << 10) + 1), Code::TooLarge, "`len`");
-        fails(lanline_send(node, 5, 0, 2, null(), (1 << 20) + 1), Code::TooLarge, "`len`");
+        fails(
+            lanline_send(node, 5, 0, 0, null(), (64 << 10) + 1),
+            Code::TooLarge,
+            "`len`",
+        );
+        fails(
+            lanline_send(node, 5, 0, 2, null(), (1 << 20) + 1),
+            Code::TooLarge,
+            "`len`",
+        );
         fails(lanline_send(node, 5, 0, 2, null(), 0), Code::NotConnected, "`peer`");
         assert_eq!(lanline_send(node, 0, 0, 2, null(), 0), 0, "to nobody");
         fails(lanline_cancel(node, 0), bad, "`request`");
         fails(lanline_cancel(node, 9), Code::NotFound, "`request`");
-        fails(lanline_join_start(node, 5, null(), 0, null_mut()), Code::NotConnected, "`peer`");
+        fails(
+            lanline_join_start(node, 5, null(), 0, null_mut()),
+            Code::NotConnected,
+            "`peer`",
+        );
         fails(lanline_join_start(node, 5, null(), 70_000, null_mut()), bad, "`data`");
-        fails(lanline_join_members(node, 5, null_mut(), 0, 0), Code::NotFound, "`host`");
+        fails(
+            lanline_join_members(node, 5, null_mut(), 0, 0),
+            Code::NotFound,
+            "`host`",
+        );
         fails(lanline_join_data(node, 5, null(), 0), Code::NotFound, "`host`");
         fails(lanline_join_respond(node, 5, 2, null(), 0), bad, "`accept`");
         fails(lanline_join_respond(node, 5, 1, null(), 0), Code::NotFound, "`peer`");
@@ -177,20 +239,35 @@ fn bad_arguments_are_named() {
         fails(lanline_mesh_order(node, null_mut(), 1), bad, "`out`");
         fails(lanline_mesh_participants(node, null_mut(), 24, 1), bad, "`out`");
         fails(lanline_peer_stats_get(node, 5, null_mut()), bad, "`out`");
-        fails(lanline_peer_stats_get(node, 5, &mut PeerStatsRecord::default()), Code::WrongSize, "struct_size");
-        fails(lanline_node_stats_get(node, &mut NodeStatsRecord::default()), Code::WrongSize, "struct_size");
+        fails(
+            lanline_peer_stats_get(node, 5, &mut PeerStatsRecord::default()),
+            Code::WrongSize,
+            "struct_size",
+        );
+        fails(
+            lanline_node_stats_get(node, &mut NodeStatsRecord::default()),
+            Code::WrongSize,
+            "struct_size",
+        );
         assert_eq!(lanline_node_destroy(node, 100), 0);
     }
 }
 
 #[test]
 fn addresses_go_both_ways_and_bad_ones_are_named() {
-    for (text, written) in [("1.2.3.4:5", "1.2.3.4:5"), ("[2001:db8::1]:65535", "[2001:db8::1]:65535"), ("::1", "[::1]:0")] {
+    for (text, written) in [
+        ("1.2.3.4:5", "1.2.3.4:5"),
+        ("[2001:db8::1]:65535", "[2001:db8::1]:65535"),
+        ("::1", "[::1]:0"),
+    ] {
         let mut address = AddressRecord::default();
         let mut buffer = [0x7f as c_char; 64];
         // SAFETY: valid for the calls.
         unsafe {
-            assert_eq!(lanline_address_parse(text.as_ptr().cast(), text.len() as u32, &mut address), 0);
+            assert_eq!(
+                lanline_address_parse(text.as_ptr().cast(), text.len() as u32, &mut address),
+                0
+            );
             let needed = lanline_address_format(&address, buffer.as_mut_ptr(), 64);
             assert_eq!(needed as usize, written.len());
             assert_eq!(CStr::from_ptr(buffer.as_ptr()).to_str().unwrap(), written);
@@ -201,19 +278,42 @@ fn addresses_go_both_ways_and_bad_ones_are_named() {
             assert_eq!(lanline_address_format(&address, null_mut(), 0), needed);
         }
     }
-    let mut address = AddressRecord { family: 9, ..Default::default() };
+    let mut address = AddressRecord {
+        family: 9,
+        ..Default::default()
+    };
     // SAFETY: valid, or what is tested.
     unsafe {
-        fails(lanline_address_format(&address, null_mut(), 0), Code::InvalidArgument, "`address`");
-        fails(lanline_address_format(null(), null_mut(), 0), Code::InvalidArgument, "`address`");
-        fails(lanline_address_parse(c"nonsense".as_ptr(), 8, &mut address), Code::InvalidArgument, "`text`");
-        fails(lanline_address_parse(c"1.2.3.4".as_ptr(), 7, null_mut()), Code::InvalidArgument, "`out`");
+        fails(
+            lanline_address_format(&address, null_mut(), 0),
+            Code::InvalidArgument,
+            "`address`",
+        );
+        fails(
+            lanline_address_format(null(), null_mut(), 0),
+            Code::InvalidArgument,
+            "`address`",
+        );
+        fails(
+            lanline_address_parse(c"nonsense".as_ptr(), 8, &mut address),
+            Code::InvalidArgument,
+            "`text`",
+        );
+        fails(
+            lanline_address_parse(c"1.2.3.4".as_ptr(), 7, null_mut()),
+            Code::InvalidArgument,
+            "`out`",
+        );
     }
 }
 
 #[test]
 fn a_panic_becomes_an_error_and_nothing_more() {
-    fails(guard(|| panic!("this test panics on purpose")), Code::Internal, "on purpose");
+    fails(
+        guard(|| panic!("this test panics on purpose")),
+        Code::Internal,
+        "on purpose",
+    );
 }
 
 #[test]
@@ -226,12 +326,18 @@ fn names_sizes_and_offsets() {
         assert_eq!(CStr::from_ptr(lanline_event_name(0)), c"UNKNOWN");
         assert_eq!(CStr::from_ptr(lanline_path_name(2)), c"direct");
         assert_eq!(CStr::from_ptr(lanline_mode_name(200)), c"UNKNOWN");
-        assert_eq!(CStr::from_ptr(lanline_version()).to_str().unwrap(), env!("CARGO_PKG_VERSION"));
+        assert_eq!(
+            CStr::from_ptr(lanline_version()).to_str().unwrap(),
+            env!("CARGO_PKG_VERSION")
+        );
         assert_eq!(lanline_abi_version(), ABI_VERSION);
         let sizes: Vec<_> = (0..9).map(|id| lanline_struct_size(id)).collect();
         assert_eq!(sizes, [0, 128, 24, 104, 128, 64, 24, 128, 0]);
         let offsets: Vec<_> = (0..18).map(|field| lanline_event_field_offset(field)).collect();
-        assert_eq!(offsets, [0, 4, 8, 16, 24, 32, 36, 40, 41, 42, 43, 44, 48, 72, 80, 84, 88, 96]);
+        assert_eq!(
+            offsets,
+            [0, 4, 8, 16, 24, 32, 36, 40, 41, 42, 43, 44, 48, 72, 80, 84, 88, 96]
+        );
         assert_eq!(lanline_event_field_offset(18), u32::MAX);
     }
     assert_eq!(size_of::<EventRecord>(), 128);
