@@ -26,8 +26,9 @@ pub unsafe extern "C" fn lanline_address_parse(text: *const c_char, len: u32, ou
     guard(|| {
         // SAFETY: the caller vouches for the pointers.
         let text = unsafe { check::text(text, len, MAX_ADDRESS_TEXT, "text") }?;
-        let address = parse(text)
-            .ok_or_else(|| Failure::argument(format!("`text` is not an address: \"{text}\"; expected IP or IP:PORT")))?;
+        let address = parse(text).ok_or_else(|| {
+            Failure::argument(format!("`text` is not an address: \"{text}\"; expected IP or IP:PORT"))
+        })?;
         // SAFETY: as above.
         *unsafe { check::output(out, "out") }? = address.into();
         Ok(0)
@@ -71,5 +72,7 @@ pub unsafe extern "C" fn lanline_address_format(
 }
 
 fn parse(text: &str) -> Option<SocketAddr> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 0)))
+    text.parse()
+        .ok()
+        .or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 0)))
 }

@@ -32,7 +32,10 @@ fn not_null<T>(pointer: *const T, name: &str) -> Result<*const T, Failure> {
         return Err(Failure::argument(format!("`{name}` is NULL")));
     }
     if !pointer.is_aligned() {
-        return Err(Failure::argument(format!("`{name}` is not aligned to {} bytes", align_of::<T>())));
+        return Err(Failure::argument(format!(
+            "`{name}` is not aligned to {} bytes",
+            align_of::<T>()
+        )));
     }
     Ok(pointer)
 }
@@ -51,10 +54,14 @@ pub(crate) unsafe fn bytes<'a>(
         return Ok(&[]);
     }
     if pointer.is_null() {
-        return Err(Failure::argument(format!("`{name}` is NULL, but its length is {length}")));
+        return Err(Failure::argument(format!(
+            "`{name}` is NULL, but its length is {length}"
+        )));
     }
     if length > MAX_LENGTH || length as usize > limit {
-        return Err(Failure::argument(format!("`{name}` is {length} bytes long; at most {limit} are allowed")));
+        return Err(Failure::argument(format!(
+            "`{name}` is {length} bytes long; at most {limit} are allowed"
+        )));
     }
     // SAFETY: not NULL, and the caller vouches for the length.
     Ok(unsafe { std::slice::from_raw_parts(pointer.cast(), length as usize) })
@@ -107,7 +114,12 @@ pub(crate) fn list<T>(out: *mut T, stride: u32, capacity: u32, smallest: usize) 
 ///
 /// # Safety
 /// `out` must be valid for writes of `stride * capacity` bytes; `list` accepted the arguments.
-pub(crate) unsafe fn write_list<T>(out: *mut T, stride: u32, capacity: u32, items: impl ExactSizeIterator<Item = T>) -> i32 {
+pub(crate) unsafe fn write_list<T>(
+    out: *mut T,
+    stride: u32,
+    capacity: u32,
+    items: impl ExactSizeIterator<Item = T>,
+) -> i32 {
     let total = items.len();
     for (index, item) in items.take(capacity as usize).enumerate() {
         // SAFETY: index < capacity, and the caller vouches for the room.

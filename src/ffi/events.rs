@@ -48,7 +48,9 @@ pub unsafe extern "C" fn lanline_poll(node: NodeId, out: *mut EventRecord, strid
         check::list(out, stride, capacity, size_of::<EventRecord>())?;
         shell::with_node(node, |node| {
             // SAFETY: the caller vouches for the room; the rest was checked.
-            node.poll(capacity, |index, event| unsafe { out.byte_add(index * stride as usize).write(event) })
+            node.poll(capacity, |index, event| unsafe {
+                out.byte_add(index * stride as usize).write(event)
+            })
         })
     })
 }
@@ -64,7 +66,5 @@ pub unsafe extern "C" fn lanline_poll(node: NodeId, out: *mut EventRecord, strid
 /// Thread safety: any thread, one at a time for a node. Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lanline_wait(node: NodeId, timeout_ms: u32) -> i32 {
-    guard(|| {
-        shell::with_node(node, |node| node.wait(Duration::from_millis(timeout_ms.into()))).map(i32::from)
-    })
+    guard(|| shell::with_node(node, |node| node.wait(Duration::from_millis(timeout_ms.into()))).map(i32::from))
 }

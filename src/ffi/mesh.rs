@@ -107,7 +107,12 @@ pub unsafe extern "C" fn lanline_join_members(
         check::list(out, stride, capacity, size_of::<JoinMemberRecord>())?;
         shell::with_node(node, |node| {
             let view = node.view();
-            let join = view.mesh.joins.iter().find(|join| join.host == host).ok_or_else(|| no_join("host"))?;
+            let join = view
+                .mesh
+                .joins
+                .iter()
+                .find(|join| join.host == host)
+                .ok_or_else(|| no_join("host"))?;
             let members = join.members.iter().map(|(peer, state, text)| JoinMemberRecord {
                 peer: peer.0,
                 state: *state as u8,
@@ -308,10 +313,7 @@ pub unsafe extern "C" fn lanline_mesh_kick(node: NodeId, peer: Guid, text: *cons
     })
 }
 
-fn command(
-    node: NodeId,
-    make: impl FnOnce(&View, &Node) -> Result<MeshCommand, Failure>,
-) -> Result<i32, Failure> {
+fn command(node: NodeId, make: impl FnOnce(&View, &Node) -> Result<MeshCommand, Failure>) -> Result<i32, Failure> {
     shell::with_node(node, |node| node.command(Command::Mesh(make(&node.view(), node)?)))?;
     Ok(0)
 }

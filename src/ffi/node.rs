@@ -121,10 +121,17 @@ impl NodeOptionsRecord {
         // SAFETY: passed on.
         let text = |pointer, length, limit, name| unsafe { check::text(pointer, length, limit, name) };
         let public_address = text(self.public_address, self.public_address_len, MAX_BIND, "public_address")?;
-        let session_password =
-            text(self.session_password, self.session_password_len, MAX_ACCESS_KEY, "session_password")?;
+        let session_password = text(
+            self.session_password,
+            self.session_password_len,
+            MAX_ACCESS_KEY,
+            "session_password",
+        )?;
         if !session_password.is_empty() {
-            return Err(Failure::new(Code::Unsupported, "`session_password` must be empty: sessions have none yet"));
+            return Err(Failure::new(
+                Code::Unsupported,
+                "`session_password` must be empty: sessions have none yet",
+            ));
         }
         options::check(NodeOptions {
             app: text(self.app, self.app_len, crate::wire::MAX_APP_ID, "app")?.to_owned(),
@@ -156,7 +163,9 @@ fn relay_policy(value: u8) -> Result<RelayPolicy, Failure> {
         0 => Ok(RelayPolicy::Fallback),
         1 => Ok(RelayPolicy::Never),
         2 => Ok(RelayPolicy::Only),
-        _ => Err(Failure::argument(format!("`relay_policy` is {value}; 0 to 2 (LANLINE_RELAY_…) are known"))),
+        _ => Err(Failure::argument(format!(
+            "`relay_policy` is {value}; 0 to 2 (LANLINE_RELAY_…) are known"
+        ))),
     }
 }
 
@@ -165,7 +174,9 @@ fn accept_from(value: u8) -> Result<AcceptFrom, Failure> {
         0 => Ok(AcceptFrom::App),
         1 => Ok(AcceptFrom::Session),
         2 => Ok(AcceptFrom::Nobody),
-        _ => Err(Failure::argument(format!("`accept_from` is {value}; 0 to 2 (LANLINE_ACCEPT_…) are known"))),
+        _ => Err(Failure::argument(format!(
+            "`accept_from` is {value}; 0 to 2 (LANLINE_ACCEPT_…) are known"
+        ))),
     }
 }
 
@@ -241,7 +252,9 @@ pub unsafe extern "C" fn lanline_struct_size(id: u32) -> u32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lanline_event_field_offset(field: u32) -> u32 {
     guard_value(u32::MAX, || {
-        events::FIELD_OFFSETS.get(field as usize).map_or(u32::MAX, |offset| *offset as u32)
+        events::FIELD_OFFSETS
+            .get(field as usize)
+            .map_or(u32::MAX, |offset| *offset as u32)
     })
 }
 
@@ -272,11 +285,17 @@ pub unsafe extern "C" fn lanline_node_options_init(options: *mut NodeOptionsReco
 pub unsafe extern "C" fn lanline_node_create(options: *const NodeOptionsRecord, out: *mut NodeId) -> i32 {
     guard(|| {
         // SAFETY: the caller vouches for the pointers.
-        let (options, out) = unsafe { (check::input(options.cast::<u32>(), "options")?, check::output(out, "out")?) };
+        let (options, out) = unsafe {
+            (
+                check::input(options.cast::<u32>(), "options")?,
+                check::output(out, "out")?,
+            )
+        };
         *out = 0;
         struct_size(*options, NODE_OPTIONS_SIZES, "options")?;
         // SAFETY: `struct_size` says that the whole struct is there.
-        let options = unsafe { check::input(std::ptr::from_ref(options).cast::<NodeOptionsRecord>(), "options")?.read() }?;
+        let options =
+            unsafe { check::input(std::ptr::from_ref(options).cast::<NodeOptionsRecord>(), "options")?.read() }?;
         *out = shell::create(options)?;
         Ok(0)
     })

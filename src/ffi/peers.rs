@@ -109,12 +109,28 @@ pub unsafe extern "C" fn lanline_server_connect(
     guard(|| {
         // SAFETY: the caller vouches for the pointers.
         let (address, key) = unsafe {
-            let key = if key32.is_null() { None } else { Some(PublicKey(key32.cast::<[u8; 32]>().read())) };
+            let key = if key32.is_null() {
+                None
+            } else {
+                Some(PublicKey(key32.cast::<[u8; 32]>().read()))
+            };
             (check::text(address, address_len, MAX_SERVER_ADDRESS, "address")?, key)
         };
         let (host, port) = options::host_and_port(address)?;
         // SAFETY: as above.
-        unsafe { ask(node, request, |_| Ok(()), |request| Command::ConnectServer { request, host, port, key }) }
+        unsafe {
+            ask(
+                node,
+                request,
+                |_| Ok(()),
+                |request| Command::ConnectServer {
+                    request,
+                    host,
+                    port,
+                    key,
+                },
+            )
+        }
     })
 }
 
@@ -129,7 +145,14 @@ pub unsafe extern "C" fn lanline_server_connect(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lanline_server_disconnect(node: NodeId, request: *mut RequestId) -> i32 {
     // SAFETY: the caller vouches for the pointer.
-    guard(|| unsafe { ask(node, request, |_| Ok(()), |request| Command::DisconnectServer { request }) })
+    guard(|| unsafe {
+        ask(
+            node,
+            request,
+            |_| Ok(()),
+            |request| Command::DisconnectServer { request },
+        )
+    })
 }
 
 /// Opens a way to a player at the same server, without connecting: both routers are made to let packets
@@ -149,7 +172,14 @@ pub unsafe extern "C" fn lanline_open_nat(node: NodeId, peer: Guid, request: *mu
     guard(|| {
         let peer = check::guid(peer, "peer")?;
         // SAFETY: the caller vouches for the pointer.
-        unsafe { ask(node, request, |node| node.not_self(peer), |request| Command::OpenNat { request, peer }) }
+        unsafe {
+            ask(
+                node,
+                request,
+                |node| node.not_self(peer),
+                |request| Command::OpenNat { request, peer },
+            )
+        }
     })
 }
 
@@ -172,11 +202,21 @@ pub unsafe extern "C" fn lanline_peer_connect(
     request: *mut RequestId,
 ) -> i32 {
     guard(|| {
-        let peer = if peer == 0 { None } else { Some(check::guid(peer, "peer")?) };
+        let peer = if peer == 0 {
+            None
+        } else {
+            Some(check::guid(peer, "peer")?)
+        };
         // SAFETY: the caller vouches for the pointers.
-        let address = if address.is_null() { None } else { Some(unsafe { check::input(address, "address") }?) };
+        let address = if address.is_null() {
+            None
+        } else {
+            Some(unsafe { check::input(address, "address") }?)
+        };
         if peer.is_none() && address.is_none() {
-            return Err(Failure::argument("`peer` is 0 and `address` is NULL; at least one must be given"));
+            return Err(Failure::argument(
+                "`peer` is 0 and `address` is NULL; at least one must be given",
+            ));
         }
         let address = match address {
             Some(record) => Some(options::reachable(record)?),
@@ -185,7 +225,11 @@ pub unsafe extern "C" fn lanline_peer_connect(
         // SAFETY: as above.
         unsafe {
             let check = |node: &Node| peer.map_or(Ok(()), |peer| node.not_self(peer));
-            ask(node, request, check, |request| Command::ConnectPeer { request, peer, address })
+            ask(node, request, check, |request| Command::ConnectPeer {
+                request,
+                peer,
+                address,
+            })
         }
     })
 }
@@ -248,20 +292,31 @@ pub unsafe extern "C" fn lanline_send(
 ) -> i32 {
     guard(|| {
         if channel >= CHANNEL_COUNT {
-            return Err(Failure::argument(format!("`channel` is {channel}; 0 to 63 are allowed")));
+            return Err(Failure::argument(format!(
+                "`channel` is {channel}; 0 to 63 are allowed"
+            )));
         }
         let Some(mode) = SendMode::from_number(mode) else {
-            return Err(Failure::argument(format!("`mode` is {mode}; 0 to 3 (LANLINE_SEND_…) are known")));
+            return Err(Failure::argument(format!(
+                "`mode` is {mode}; 0 to 3 (LANLINE_SEND_…) are known"
+            )));
         };
         let limit = match mode {
             SendMode::Unreliable | SendMode::UnreliableSequenced => MAX_UNRELIABLE_MESSAGE,
             SendMode::Reliable | SendMode::ReliableOrdered => MAX_RELIABLE_MESSAGE,
         };
         if len as usize > limit {
-            let text = format!("`len` is {len}; a message of mode {} has at most {limit} bytes", mode.name());
+            let text = format!(
+                "`len` is {len}; a message of mode {} has at most {limit} bytes",
+                mode.name()
+            );
             return Err(Failure::new(Code::TooLarge, text));
         }
-        let peer = if peer == 0 { None } else { Some(check::guid(peer, "peer")?) };
+        let peer = if peer == 0 {
+            None
+        } else {
+            Some(check::guid(peer, "peer")?)
+        };
         // SAFETY: the caller vouches for the pointer.
         let data = unsafe { check::bytes(data, len, limit, "data") }?;
         shell::with_node(node, |node| node.send(peer, channel, mode, data))?;
@@ -301,10 +356,18 @@ pub unsafe extern "C" fn lanline_peer_stats_get(node: NodeId, peer: Guid, out: *
     guard(|| {
         let peer = check::guid(peer, "peer")?;
         // SAFETY: the caller vouches for the pointer.
-        let size = struct_size(*unsafe { check::input(out.cast::<u32>(), "out") }?, &[size_of::<PeerStatsRecord>()], "out")?;
+        let size = struct_size(
+            *unsafe { check::input(out.cast::<u32>(), "out") }?,
+            &[size_of::<PeerStatsRecord>()],
+            "out",
+        )?;
         let stats = shell::with_node(node, |node| {
             let view = node.view();
-            let peer = view.peers.iter().find(|other| other.peer == peer).ok_or_else(not_connected)?;
+            let peer = view
+                .peers
+                .iter()
+                .find(|other| other.peer == peer)
+                .ok_or_else(not_connected)?;
             let stats = &peer.stats;
             Ok(PeerStatsRecord {
                 struct_size: size as u32,
@@ -342,7 +405,11 @@ pub unsafe extern "C" fn lanline_peer_stats_get(node: NodeId, peer: Guid, out: *
 pub unsafe extern "C" fn lanline_node_stats_get(node: NodeId, out: *mut NodeStatsRecord) -> i32 {
     guard(|| {
         // SAFETY: the caller vouches for the pointer.
-        let size = struct_size(*unsafe { check::input(out.cast::<u32>(), "out") }?, &[size_of::<NodeStatsRecord>()], "out")?;
+        let size = struct_size(
+            *unsafe { check::input(out.cast::<u32>(), "out") }?,
+            &[size_of::<NodeStatsRecord>()],
+            "out",
+        )?;
         let stats = shell::with_node(node, |node| {
             let view = node.view();
             Ok(NodeStatsRecord {
@@ -374,7 +441,11 @@ pub(super) unsafe fn ask(
 ) -> Result<i32, Failure> {
     let mut ignored = 0;
     // SAFETY: the caller vouches for the pointer.
-    let out = if request.is_null() { &mut ignored } else { unsafe { check::output(request, "request") }? };
+    let out = if request.is_null() {
+        &mut ignored
+    } else {
+        unsafe { check::output(request, "request") }?
+    };
     *out = 0;
     *out = shell::with_node(node, |node| {
         check(node)?;

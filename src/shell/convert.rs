@@ -14,9 +14,18 @@ pub const FLAG_VERIFIED: u32 = 1;
 
 /// Calls `put` with the record, data and text of `event`. Allocates nothing.
 pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[u8], &str)) {
-    let record = |kind: EventType| EventRecord { r#type: kind.number(), time_us, ..EventRecord::default() };
+    let record = |kind: EventType| EventRecord {
+        r#type: kind.number(),
+        time_us,
+        ..EventRecord::default()
+    };
     match event {
-        Event::Message { peer, channel, mode, data } => {
+        Event::Message {
+            peer,
+            channel,
+            mode,
+            data,
+        } => {
             let record = EventRecord {
                 peer: peer.0,
                 channel: *channel,
@@ -25,7 +34,12 @@ pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[
             };
             put(record, data, "");
         }
-        Event::ServerConnected { request, key, verified, observed } => {
+        Event::ServerConnected {
+            request,
+            key,
+            verified,
+            observed,
+        } => {
             let record = EventRecord {
                 request: *request,
                 flags: if *verified { FLAG_VERIFIED } else { 0 },
@@ -35,18 +49,53 @@ pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[
             put(record, &key.0, "");
         }
         Event::ServerFailed { request, reason } => {
-            put(EventRecord { request: *request, code: number(reason), ..record(EventType::ServerFailed) }, &[], &reason.text);
+            put(
+                EventRecord {
+                    request: *request,
+                    code: number(reason),
+                    ..record(EventType::ServerFailed)
+                },
+                &[],
+                &reason.text,
+            );
         }
         Event::ServerLost { reason } => {
-            put(EventRecord { code: number(reason), ..record(EventType::ServerLost) }, &[], &reason.text);
+            put(
+                EventRecord {
+                    code: number(reason),
+                    ..record(EventType::ServerLost)
+                },
+                &[],
+                &reason.text,
+            );
         }
         Event::ServerReconnected { key, observed } => {
-            put(EventRecord { address: (*observed).into(), ..record(EventType::ServerReconnected) }, &key.0, "");
+            put(
+                EventRecord {
+                    address: (*observed).into(),
+                    ..record(EventType::ServerReconnected)
+                },
+                &key.0,
+                "",
+            );
         }
         Event::ServerDisconnected { request } => {
-            put(EventRecord { request: *request, ..record(EventType::ServerDisconnected) }, &[], "");
+            put(
+                EventRecord {
+                    request: *request,
+                    ..record(EventType::ServerDisconnected)
+                },
+                &[],
+                "",
+            );
         }
-        Event::NatSucceeded { request, peer, path, address, sender } => {
+        Event::NatSucceeded {
+            request,
+            peer,
+            path,
+            address,
+            sender,
+        } => {
             let record = EventRecord {
                 request: *request,
                 peer: peer.0,
@@ -57,7 +106,13 @@ pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[
             };
             put(record, &[], "");
         }
-        Event::NatFailed { request, peer, outcome, reason, sender } => {
+        Event::NatFailed {
+            request,
+            peer,
+            outcome,
+            reason,
+            sender,
+        } => {
             let record = EventRecord {
                 request: *request,
                 peer: peer.0,
@@ -67,7 +122,12 @@ pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[
             };
             put(record, &[], &reason.text);
         }
-        Event::Connected { request, peer, path, address } => {
+        Event::Connected {
+            request,
+            peer,
+            path,
+            address,
+        } => {
             let record = EventRecord {
                 request: *request,
                 peer: peer.0,
@@ -77,7 +137,12 @@ pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[
             };
             put(record, &[], "");
         }
-        Event::ConnectionFailed { request, peer, address, reason } => {
+        Event::ConnectionFailed {
+            request,
+            peer,
+            address,
+            reason,
+        } => {
             let record = EventRecord {
                 request: *request,
                 peer: guid(*peer),
@@ -87,7 +152,11 @@ pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[
             };
             put(record, &[], &reason.text);
         }
-        Event::Disconnected { peer, reason, user_code } => {
+        Event::Disconnected {
+            peer,
+            reason,
+            user_code,
+        } => {
             let record = EventRecord {
                 peer: peer.0,
                 code: number(reason),
@@ -96,7 +165,12 @@ pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[
             };
             put(record, &[], &reason.text);
         }
-        Event::PathChanged { peer, from, to, address } => {
+        Event::PathChanged {
+            peer,
+            from,
+            to,
+            address,
+        } => {
             let record = EventRecord {
                 peer: peer.0,
                 path: to.number(),
@@ -114,19 +188,56 @@ pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[
 fn mesh(event: &MeshEvent, record: impl Fn(EventType) -> EventRecord, put: impl FnOnce(EventRecord, &[u8], &str)) {
     match event {
         MeshEvent::JoinStart { host, members, data } => {
-            put(EventRecord { peer: host.0, count: *members, ..record(EventType::VerifiedJoinStart) }, data, "");
+            put(
+                EventRecord {
+                    peer: host.0,
+                    count: *members,
+                    ..record(EventType::VerifiedJoinStart)
+                },
+                data,
+                "",
+            );
         }
         MeshEvent::JoinCapable { request, joiner, data } => {
-            put(EventRecord { request: *request, peer: joiner.0, ..record(EventType::VerifiedJoinCapable) }, data, "");
+            put(
+                EventRecord {
+                    request: *request,
+                    peer: joiner.0,
+                    ..record(EventType::VerifiedJoinCapable)
+                },
+                data,
+                "",
+            );
         }
         MeshEvent::JoinAccepted { host, members, data } => {
-            put(EventRecord { peer: host.0, count: *members, ..record(EventType::VerifiedJoinAccepted) }, data, "");
+            put(
+                EventRecord {
+                    peer: host.0,
+                    count: *members,
+                    ..record(EventType::VerifiedJoinAccepted)
+                },
+                data,
+                "",
+            );
         }
         MeshEvent::JoinRejected { host, data } => {
             let code = Code::Rejected.number();
-            put(EventRecord { peer: host.0, code, ..record(EventType::VerifiedJoinRejected) }, data, "");
+            put(
+                EventRecord {
+                    peer: host.0,
+                    code,
+                    ..record(EventType::VerifiedJoinRejected)
+                },
+                data,
+                "",
+            );
         }
-        MeshEvent::JoinFailed { request, peer, member, reason } => {
+        MeshEvent::JoinFailed {
+            request,
+            peer,
+            member,
+            reason,
+        } => {
             let record = EventRecord {
                 request: *request,
                 peer: peer.0,
@@ -137,14 +248,37 @@ fn mesh(event: &MeshEvent, record: impl Fn(EventType) -> EventRecord, put: impl 
             put(record, &[], &reason.text);
         }
         MeshEvent::NewHost { host, old } => {
-            put(EventRecord { peer: host.0, peer2: guid(*old), ..record(EventType::NewHost) }, &[], "");
+            put(
+                EventRecord {
+                    peer: host.0,
+                    peer2: guid(*old),
+                    ..record(EventType::NewHost)
+                },
+                &[],
+                "",
+            );
         }
         MeshEvent::MemberJoined { member } => {
-            put(EventRecord { peer: member.0, ..record(EventType::MemberJoined) }, &[], "");
+            put(
+                EventRecord {
+                    peer: member.0,
+                    ..record(EventType::MemberJoined)
+                },
+                &[],
+                "",
+            );
         }
         MeshEvent::MemberLeft { member, reason } => {
             let code = number(reason);
-            put(EventRecord { peer: member.0, code, ..record(EventType::MemberLeft) }, &[], &reason.text);
+            put(
+                EventRecord {
+                    peer: member.0,
+                    code,
+                    ..record(EventType::MemberLeft)
+                },
+                &[],
+                &reason.text,
+            );
         }
     }
 }

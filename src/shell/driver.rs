@@ -123,8 +123,17 @@ impl Driver {
         }
         let delivered = self.events.hand_over(clock::microseconds(now));
         let until = earliest(self.engine.poll_timeout(), Some(self.look_at_interfaces));
-        let until = if self.blocked.is_some() { earliest(until, Some(now + RETRY_BLOCKED)) } else { until };
-        Turn { more: more_in || more_out, until, sent_only: sent && !received, delivered }
+        let until = if self.blocked.is_some() {
+            earliest(until, Some(now + RETRY_BLOCKED))
+        } else {
+            until
+        };
+        Turn {
+            more: more_in || more_out,
+            until,
+            sent_only: sent && !received,
+            delivered,
+        }
     }
 
     /// One batch of each socket. True if one may hold more.
@@ -141,7 +150,8 @@ impl Driver {
 
     /// Commands, answers and messages to the engine. True if messages went in.
     fn take_outbox(&mut self, node: &Node, now: Instant) -> bool {
-        node.outbox().take(&mut self.lanes, &mut self.active, &mut self.commands, &mut self.answers);
+        node.outbox()
+            .take(&mut self.lanes, &mut self.active, &mut self.commands, &mut self.answers);
         while let Some(answer) = self.answers.pop_front() {
             self.engine.side_effect_answer(now, answer);
         }
@@ -154,7 +164,9 @@ impl Driver {
     }
 
     fn work_off_lanes(&mut self, now: Instant) -> bool {
-        let Self { engine, lanes, active, .. } = self;
+        let Self {
+            engine, lanes, active, ..
+        } = self;
         let mut sent = false;
         active.retain(|guid| {
             let Some(lanes) = lanes.get_mut(guid) else { return false };
@@ -212,10 +224,16 @@ impl Driver {
         }
         for _ in 0..MAX_TRANSMITS {
             self.payload.clear();
-            let Some(transmit) = self.engine.poll_transmit(now, &mut self.payload) else { return false };
+            let Some(transmit) = self.engine.poll_transmit(now, &mut self.payload) else {
+                return false;
+            };
             let payload = &self.payload[..transmit.size.min(self.payload.len())];
             if let SendOutcome::Blocked { sent } = send(&mut self.sockets, &transmit, payload) {
-                self.blocked = Some(Blocked { transmit, payload: payload.to_vec(), sent });
+                self.blocked = Some(Blocked {
+                    transmit,
+                    payload: payload.to_vec(),
+                    sent,
+                });
                 return false;
             }
         }
@@ -230,7 +248,8 @@ impl Driver {
         let addresses = interfaces::addresses(&self.bound);
         if addresses != self.local_addresses {
             self.local_addresses.clone_from(&addresses);
-            self.engine.side_effect_answer(now, SideEffectAnswer::LocalAddresses(addresses));
+            self.engine
+                .side_effect_answer(now, SideEffectAnswer::LocalAddresses(addresses));
         }
     }
 
@@ -248,18 +267,21 @@ impl Driver {
         let now = Instant::now();
         self.engine.command(now, Command::Mesh(MeshCommand::Leave));
         // Leaving is said on connections that are closed next: let it go out first.
+        self.drain_events(node, now);
         self.transmit(now);
-        for peer in node.outbox().peers() {
-            self.engine.command(now, Command::Disconnect { peer, user_code: 0, text: String::new() });
-        }
-        self.engine.command(now, Command::DisconnectServer { request: 0 });
+        self.engine.shut_down(now);
         self.view_changed = true;
     }
 
     /// Writes an event of the shell's own.
     pub fn say(&mut self, kind: EventType, code: i32, text: &str) {
         let time_us = clock::microseconds(Instant::now());
-        let record = EventRecord { r#type: kind.number(), code, time_us, ..EventRecord::default() };
+        let record = EventRecord {
+            r#type: kind.number(),
+            code,
+            time_us,
+            ..EventRecord::default()
+        };
         self.events.push(record, &[], text);
         self.events.hand_over(time_us);
     }

@@ -158,9 +158,16 @@ impl Chunk {
     /// The record with pointers instead of offsets.
     fn export(&self, index: usize) -> EventRecord {
         let mut record = self.records[index];
-        record.data = if record.data_len == 0 { ptr::null() } else { self.data(&record).as_ptr() };
-        record.text =
-            if record.text_len == 0 { ptr::null() } else { self.text(&record).as_ptr().cast::<c_char>() };
+        record.data = if record.data_len == 0 {
+            ptr::null()
+        } else {
+            self.data(&record).as_ptr()
+        };
+        record.text = if record.text_len == 0 {
+            ptr::null()
+        } else {
+            self.text(&record).as_ptr().cast::<c_char>()
+        };
         record
     }
 
@@ -237,7 +244,9 @@ impl Handover {
         self.load.subtract(&old.load);
         let (dropped, kept_bytes) = (old.load.unreliable, old.arena.len() - old.load.unreliable_bytes);
         let kept = old.records.len() - dropped;
-        let into = index.checked_sub(1).filter(|before| self.ready[*before].has_room(kept + 1, kept_bytes));
+        let into = index
+            .checked_sub(1)
+            .filter(|before| self.ready[*before].has_room(kept + 1, kept_bytes));
         let into = match into {
             Some(before) => before,
             None => {
@@ -265,11 +274,20 @@ impl Handover {
 /// Adds to the DROPPED event at the chunk's end, or puts one there.
 fn note_dropped(chunk: &mut Chunk, dropped: usize, time_us: u64) {
     let dropped = u32::try_from(dropped).unwrap_or(u32::MAX);
-    if let Some(last) = chunk.records.last_mut().filter(|last| last.r#type == EventType::Dropped.number()) {
+    if let Some(last) = chunk
+        .records
+        .last_mut()
+        .filter(|last| last.r#type == EventType::Dropped.number())
+    {
         last.count = last.count.saturating_add(dropped);
         return;
     }
-    let record = EventRecord { r#type: EventType::Dropped.number(), time_us, count: dropped, ..EventRecord::default() };
+    let record = EventRecord {
+        r#type: EventType::Dropped.number(),
+        time_us,
+        count: dropped,
+        ..EventRecord::default()
+    };
     chunk.push(record, &[], &[]);
 }
 
@@ -345,7 +363,11 @@ impl EventQueue {
         let reader = unsafe { &mut *self.reader.get() };
         let (mut taken, mut freed) = (0, false);
         let mut done = std::mem::take(&mut reader.held);
-        if reader.current.as_ref().is_some_and(|chunk| reader.position == chunk.records.len()) {
+        if reader
+            .current
+            .as_ref()
+            .is_some_and(|chunk| reader.position == chunk.records.len())
+        {
             done.push(reader.current.take().expect("it is some"));
         }
         while taken < capacity {
@@ -393,7 +415,8 @@ impl EventQueue {
 
     fn publish_room(&self, load: &Load) {
         self.reliable_room.store(load.reliable_room(), Ordering::SeqCst);
-        self.lifecycle_room.store(load.lifecycle < MAX_LIFECYCLE, Ordering::Relaxed);
+        self.lifecycle_room
+            .store(load.lifecycle < MAX_LIFECYCLE, Ordering::Relaxed);
     }
 }
 
@@ -406,7 +429,10 @@ pub struct EventWriter {
 impl EventWriter {
     /// A new queue.
     pub fn new() -> Self {
-        Self { queue: Arc::new(EventQueue::new()), chunk: Chunk::new() }
+        Self {
+            queue: Arc::new(EventQueue::new()),
+            chunk: Chunk::new(),
+        }
     }
 
     /// The reader's end.
@@ -461,7 +487,9 @@ impl EventWriter {
                 }
             }
             while handover.load.unreliable_over() {
-                let Some((dropped, removed)) = handover.drop_oldest(time_us) else { break };
+                let Some((dropped, removed)) = handover.drop_oldest(time_us) else {
+                    break;
+                };
                 lost = (lost.0 + dropped, lost.1 + removed);
             }
             if handover.free_count > KEPT_CHUNKS {

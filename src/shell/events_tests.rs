@@ -14,7 +14,11 @@ fn message(mode: SendMode, number: u32) -> EventRecord {
 }
 
 fn lifecycle(number: u32) -> EventRecord {
-    EventRecord { r#type: EventType::Connected.number(), count: number, ..EventRecord::default() }
+    EventRecord {
+        r#type: EventType::Connected.number(),
+        count: number,
+        ..EventRecord::default()
+    }
 }
 
 /// An event with what it pointed to.
@@ -37,7 +41,11 @@ fn see(event: &EventRecord) -> Seen {
     };
     if !event.text.is_null() {
         // SAFETY: as above, one byte further.
-        assert_eq!(unsafe { *event.text.add(event.text_len as usize) }, 0, "text ends with NUL");
+        assert_eq!(
+            unsafe { *event.text.add(event.text_len as usize) },
+            0,
+            "text ends with NUL"
+        );
     }
     Seen {
         kind: event.r#type,
@@ -49,10 +57,12 @@ fn see(event: &EventRecord) -> Seen {
 
 fn poll(queue: &EventQueue, capacity: usize) -> Vec<Seen> {
     let mut events = Vec::new();
-    queue.poll(capacity, |index, event| {
-        assert_eq!(index, events.len());
-        events.push(event);
-    }).unwrap();
+    queue
+        .poll(capacity, |index, event| {
+            assert_eq!(index, events.len());
+            events.push(event);
+        })
+        .unwrap();
     events.iter().map(see).collect()
 }
 
@@ -65,7 +75,11 @@ fn events_come_out_as_they_went_in_whatever_the_batches() {
     for step in 0..400u32 {
         for _ in 0..step % 37 {
             let data = vec![written as u8; (written * 31 % 500) as usize];
-            let text = if written.is_multiple_of(3) { format!("text {written}") } else { String::new() };
+            let text = if written.is_multiple_of(3) {
+                format!("text {written}")
+            } else {
+                String::new()
+            };
             writer.push(message(SendMode::Reliable, written), &data, &text);
             written += 1;
         }
@@ -73,7 +87,14 @@ fn events_come_out_as_they_went_in_whatever_the_batches() {
         for seen in poll(&queue, (step % 41) as usize) {
             assert_eq!(seen.count, read);
             assert_eq!(seen.data, vec![read as u8; (read * 31 % 500) as usize]);
-            assert_eq!(seen.text, if read.is_multiple_of(3) { format!("text {read}") } else { String::new() });
+            assert_eq!(
+                seen.text,
+                if read.is_multiple_of(3) {
+                    format!("text {read}")
+                } else {
+                    String::new()
+                }
+            );
             read += 1;
         }
         assert_eq!(queue.pending() as u32, written - read);
@@ -124,7 +145,11 @@ fn unreliable_messages_over_the_bound_drop_their_oldest_and_say_how_many() {
     let dropped: u32 = of(EventType::Dropped).map(|event| event.count).sum();
     assert_eq!(unreliable.len() as u32 + dropped, total);
     assert_eq!(u64::from(dropped), queue.dropped());
-    assert!(unreliable.len() <= MAX_UNRELIABLE && unreliable.len() > MAX_UNRELIABLE - 512, "{}", unreliable.len());
+    assert!(
+        unreliable.len() <= MAX_UNRELIABLE && unreliable.len() > MAX_UNRELIABLE - 512,
+        "{}",
+        unreliable.len()
+    );
     // The newest are there, whole and in order.
     for (event, number) in unreliable.iter().zip(dropped..) {
         assert_eq!((event.count, &event.data[..]), (number, &number.to_le_bytes()[..]));
@@ -133,7 +158,11 @@ fn unreliable_messages_over_the_bound_drop_their_oldest_and_say_how_many() {
     assert_eq!(kept, (0..total).step_by(1000).collect::<Vec<_>>());
     assert_eq!(events.iter().filter(|event| event.data == b"kept").count(), kept.len());
     // The gaps are noted where they are, and not once a chunk.
-    assert!(of(EventType::Dropped).count() <= kept.len() + 1, "{}", of(EventType::Dropped).count());
+    assert!(
+        of(EventType::Dropped).count() <= kept.len() + 1,
+        "{}",
+        of(EventType::Dropped).count()
+    );
     assert_eq!(queue.pending(), 0);
 }
 
@@ -147,7 +176,10 @@ fn unreliable_bytes_are_bounded_too() {
         writer.hand_over(0);
     }
     let events = poll(&queue, usize::MAX);
-    assert_eq!(events.iter().filter(|event| !event.data.is_empty()).count(), MAX_UNRELIABLE_BYTES / data.len());
+    assert_eq!(
+        events.iter().filter(|event| !event.data.is_empty()).count(),
+        MAX_UNRELIABLE_BYTES / data.len()
+    );
     assert_eq!(events[0].kind, EventType::Dropped.number());
 }
 

@@ -16,7 +16,10 @@ pub struct Failure {
 impl Failure {
     /// A failure with words.
     pub fn new(code: Code, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, text: text.into() }
+        Self {
+            code,
+            text: text.into(),
+        }
     }
 
     /// [`Code::InvalidArgument`] with words that name the argument.

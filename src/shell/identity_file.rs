@@ -44,14 +44,20 @@ pub fn random_seed() -> Result<[u8; 32], Failure> {
 /// IO if the file cannot be made, read or written, or holds something else.
 pub fn load(path: &str) -> Result<Loaded, Failure> {
     if path.is_empty() {
-        return Ok(Loaded { identity: Identity::from_seed(random_seed()?), lock: None, notice: None });
+        return Ok(Loaded {
+            identity: Identity::from_seed(random_seed()?),
+            lock: None,
+            notice: None,
+        });
     }
     let what = || format!("identity file \"{path}\"");
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(Path::new(path)).map_err(|error| Failure::io(what(), &error))?;
+    let mut file = options
+        .open(Path::new(path))
+        .map_err(|error| Failure::io(what(), &error))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -61,12 +67,19 @@ pub fn load(path: &str) -> Result<Loaded, Failure> {
                 what(),
                 identity.guid()
             );
-            return Ok(Loaded { identity, lock: None, notice: Some(notice) });
+            return Ok(Loaded {
+                identity,
+                lock: None,
+                notice: Some(notice),
+            });
         }
         Err(TryLockError::Error(error)) => return Err(Failure::io(what(), &error)),
     }
     let mut text = String::new();
-    (&mut file).take(MAX_FILE).read_to_string(&mut text).map_err(|error| Failure::io(what(), &error))?;
+    (&mut file)
+        .take(MAX_FILE)
+        .read_to_string(&mut text)
+        .map_err(|error| Failure::io(what(), &error))?;
     let seed = if text.is_empty() {
         write_new(&mut file).map_err(|error| Failure::io(what(), &error))??
     } else {
@@ -74,11 +87,18 @@ pub fn load(path: &str) -> Result<Loaded, Failure> {
         PublicKey::from_hex(text.trim()).map(|digits| digits.0).ok_or_else(|| {
             Failure::new(
                 Code::Io,
-                format!("{} holds no identity (64 hexadecimal digits); delete it to get a fresh one", what()),
+                format!(
+                    "{} holds no identity (64 hexadecimal digits); delete it to get a fresh one",
+                    what()
+                ),
             )
         })?
     };
-    Ok(Loaded { identity: Identity::from_seed(seed), lock: Some(file), notice: None })
+    Ok(Loaded {
+        identity: Identity::from_seed(seed),
+        lock: Some(file),
+        notice: None,
+    })
 }
 
 fn write_new(file: &mut File) -> std::io::Result<Result<[u8; 32], Failure>> {

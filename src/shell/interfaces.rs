@@ -67,7 +67,10 @@ mod tests {
 
     #[test]
     fn a_bound_address_is_the_only_candidate() {
-        assert_eq!(addresses(&["127.0.0.1:5".parse().unwrap()]), ["127.0.0.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            addresses(&["127.0.0.1:5".parse().unwrap()]),
+            ["127.0.0.1".parse::<IpAddr>().unwrap()]
+        );
     }
 
     #[test]

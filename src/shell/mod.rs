@@ -15,8 +15,6 @@
 //! Whoever holds a node's driver may run its turn: normally the background task, but also a game's thread inside
 //! `lanline_wait`, so that an answer to a message costs one wake-up and not three.
 
-#[cfg(feature = "program")]
-pub mod server;
 pub mod clock;
 pub mod convert;
 pub mod driver;
@@ -29,6 +27,8 @@ pub mod options;
 pub mod outbox;
 pub mod record;
 pub mod runtime;
+#[cfg(feature = "program")]
+pub mod server;
 pub mod table;
 pub mod udp;
 
@@ -58,7 +58,10 @@ pub fn create(options: NodeOptions) -> Result<u32, Failure> {
             runtime::run(node)?;
             Ok(id)
         }
-        None => Err(Failure::new(crate::codes::Code::OutOfResources, "there are 1024 nodes in this process already")),
+        None => Err(Failure::new(
+            crate::codes::Code::OutOfResources,
+            "there are 1024 nodes in this process already",
+        )),
     }
 }
 
@@ -78,7 +81,9 @@ pub fn destroy(id: u32, timeout: Duration) -> Result<(), Failure> {
 pub fn shutdown_all(timeout: Duration) -> usize {
     let deadline = Instant::now() + timeout;
     let ids = table::ids();
-    ids.iter().filter(|id| destroy(**id, deadline.saturating_duration_since(Instant::now())).is_ok()).count()
+    ids.iter()
+        .filter(|id| destroy(**id, deadline.saturating_duration_since(Instant::now())).is_ok())
+        .count()
 }
 
 /// Calls `call` with the node of that id, which is not freed meanwhile.

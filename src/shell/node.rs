@@ -35,6 +35,9 @@ const LINGERING: u8 = 2;
 /// way out; without this a port could not be bound again at once.
 const LET_GO: Duration = Duration::from_millis(20);
 
+/// A turn takes some 10 µs; this is for the case that its thread is not being scheduled.
+const VIEW_PATIENCE: Duration = Duration::from_millis(1);
+
 /// How often a destroy looks at connections that are closing.
 const CLOSE_STEP: Duration = Duration::from_millis(5);
 
@@ -88,22 +91,28 @@ impl Node {
         let local_addresses = interfaces::addresses(&bound);
         let identity = Arc::new(loaded.identity);
         let now = Instant::now();
-        let engine = PeerEngine::new(now, NodeConfig {
-            identity: identity.clone(),
-            seed: identity_file::random_seed()?,
-            crypto: crypto(),
-            app: options.app,
-            access_key: options.access_key,
-            max_peers: options.max_peers as usize,
-            lost_peer_timeout: Duration::from_millis(options.lost_peer_timeout_ms.into()),
-            relay_policy: options.relay_policy,
-            accept_from: options.accept_from,
-            join_auto: !options.join_manual,
-            partial_mesh: options.partial_mesh,
-            manual_address: options.public_address,
-            sockets: sockets.iter().map(|socket| (socket.name(), socket.local_address())).collect(),
-            local_addresses: local_addresses.clone(),
-        });
+        let engine = PeerEngine::new(
+            now,
+            NodeConfig {
+                identity: identity.clone(),
+                seed: identity_file::random_seed()?,
+                crypto: crypto(),
+                app: options.app,
+                access_key: options.access_key,
+                max_peers: options.max_peers as usize,
+                lost_peer_timeout: Duration::from_millis(options.lost_peer_timeout_ms.into()),
+                relay_policy: options.relay_policy,
+                accept_from: options.accept_from,
+                join_auto: !options.join_manual,
+                partial_mesh: options.partial_mesh,
+                manual_address: options.public_address,
+                sockets: sockets
+                    .iter()
+                    .map(|socket| (socket.name(), socket.local_address()))
+                    .collect(),
+                local_addresses: local_addresses.clone(),
+            },
+        );
         let events = EventWriter::new();
         let queue = events.queue().clone();
         let mut driver = Driver::new(now, engine, sockets, events, local_addresses);
@@ -222,7 +231,8 @@ impl Node {
             match next {
                 Next::Again => {}
                 Next::Sleep(until) => {
-                    self.signals.wait(&self.ios, until.map_or(deadline, |until| until.min(deadline)));
+                    self.signals
+                        .wait(&self.ios, until.map_or(deadline, |until| until.min(deadline)));
                 }
                 // A dead node has nothing to wait for but its destruction.
                 Next::Ended => self.signals.wait(&[], deadline),
@@ -301,14 +311,17 @@ impl Node {
     /// NOT_FOUND, QUEUE_FULL.
     pub fn cancel(&self, request: RequestId) -> Result<(), Failure> {
         if !self.outbox().is_open(request) {
-            return Err(Failure::new(Code::NotFound, "`request` is not open: it has ended, or never was"));
+            return Err(Failure::new(
+                Code::NotFound,
+                "`request` is not open: it has ended, or never was",
+            ));
         }
         self.command(Command::Cancel { request })
     }
 
-    /// What accessor calls show: as of now if the engine is free at this moment, else as of its last change.
+    /// What accessor calls show: as of now, or as of the last change if the engine is busy for longer than [`VIEW_PATIENCE`].
     pub fn view(&self) -> Arc<View> {
-        if let Some(mut driver) = self.driver.try_lock()
+        if let Some(mut driver) = self.driver.try_lock_for(VIEW_PATIENCE)
             && let Some(driver) = driver.as_mut()
         {
             driver.refresh_view(self, Instant::now());
@@ -328,7 +341,10 @@ impl Node {
 
     fn alive(&self) -> Result<(), Failure> {
         if self.dead.load(Ordering::Acquire) {
-            return Err(Failure::new(Code::Internal, "the node is dead (its FATAL event says why); destroy it"));
+            return Err(Failure::new(
+                Code::Internal,
+                "the node is dead (its FATAL event says why); destroy it",
+            ));
         }
         Ok(())
     }
@@ -360,7 +376,12 @@ impl Node {
         self.work.fetch_max(work, Ordering::SeqCst);
         let idle = self.idle.load(Ordering::SeqCst);
         let asleep = idle == SLEEPING || (idle == LINGERING && work == 2);
-        if asleep && self.idle.compare_exchange(idle, AWAKE, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+        if asleep
+            && self
+                .idle
+                .compare_exchange(idle, AWAKE, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+        {
             self.signals.notify();
         }
     }
@@ -390,7 +411,9 @@ impl Node {
     }
 
     fn turn_locked(&self, slot: &mut Option<Driver>) -> Next {
-        let Some(driver) = slot.as_mut() else { return Next::Ended };
+        let Some(driver) = slot.as_mut() else {
+            return Next::Ended;
+        };
         self.idle.store(AWAKE, Ordering::SeqCst);
         self.work.store(0, Ordering::SeqCst);
         match catch_unwind(AssertUnwindSafe(|| driver.turn(self))) {
@@ -468,7 +491,8 @@ impl Node {
             }
             if !turn.more {
                 let step = deadline.min(now + CLOSE_STEP);
-                self.signals.wait(&self.ios, turn.until.map_or(step, |until| until.min(step)));
+                self.signals
+                    .wait(&self.ios, turn.until.map_or(step, |until| until.min(step)));
             }
         }
     }
@@ -483,13 +507,19 @@ impl Node {
 /// TLS primitives, made once.
 fn crypto() -> Arc<rustls::crypto::CryptoProvider> {
     static CRYPTO: OnceLock<Arc<rustls::crypto::CryptoProvider>> = OnceLock::new();
-    CRYPTO.get_or_init(|| Arc::new(rustls::crypto::ring::default_provider())).clone()
+    CRYPTO
+        .get_or_init(|| Arc::new(rustls::crypto::ring::default_provider()))
+        .clone()
 }
 
 /// The sockets that `bind` asks for: one, or (empty) IPv4 and IPv6 with the same port if that is free for both.
 fn open_sockets(bind: &str) -> Result<Vec<NodeSocket>, Failure> {
     let open = |address: SocketAddr| {
-        let name = if address.is_ipv4() { SocketName::Udp4 } else { SocketName::Udp6 };
+        let name = if address.is_ipv4() {
+            SocketName::Udp4
+        } else {
+            SocketName::Udp6
+        };
         NodeSocket::bind_shared(name, address, udp::DEFAULT_BUFFER)
             .map_err(|error| Failure::io(format_args!("UDP socket {address}"), &error))
     };

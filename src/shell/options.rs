@@ -59,10 +59,16 @@ pub struct NodeOptions {
 /// Checks the ranges.
 pub fn check(options: NodeOptions) -> Result<NodeOptions, Failure> {
     if options.app.is_empty() || options.app.len() > MAX_APP_ID {
-        return Err(Failure::argument("`app` must have 1 to 64 bytes: the identifier of the game"));
+        return Err(Failure::argument(
+            "`app` must have 1 to 64 bytes: the identifier of the game",
+        ));
     }
     range("max_peers", options.max_peers, &(1..=LARGEST_MAX_PEERS))?;
-    range("lost_peer_timeout_ms", options.lost_peer_timeout_ms, &LOST_PEER_TIMEOUT_RANGE_MS)?;
+    range(
+        "lost_peer_timeout_ms",
+        options.lost_peer_timeout_ms,
+        &LOST_PEER_TIMEOUT_RANGE_MS,
+    )?;
     range("join_timeout_ms", options.join_timeout_ms, &JOIN_TIMEOUT_RANGE_MS)?;
     bind_addresses(&options.bind)?;
     Ok(options)
@@ -73,7 +79,9 @@ fn range(name: &str, value: u32, allowed: &std::ops::RangeInclusive<u32>) -> Res
         return Ok(());
     }
     let (first, last) = (allowed.start(), allowed.end());
-    Err(Failure::argument(format!("`{name}` is {value}; {first} to {last} are allowed")))
+    Err(Failure::argument(format!(
+        "`{name}` is {value}; {first} to {last} are allowed"
+    )))
 }
 
 /// Reads `bind`: `None` means every address, any port.
@@ -83,7 +91,9 @@ pub fn bind_addresses(bind: &str) -> Result<Option<SocketAddr>, Failure> {
     }
     match bind.parse() {
         Ok(address) => Ok(Some(address)),
-        Err(_) => Err(Failure::argument(format!("`bind` is not IP:PORT: \"{bind}\" (port 0: any)"))),
+        Err(_) => Err(Failure::argument(format!(
+            "`bind` is not IP:PORT: \"{bind}\" (port 0: any)"
+        ))),
     }
 }
 
@@ -108,7 +118,10 @@ pub fn reachable(record: &AddressRecord) -> Result<SocketAddr, Failure> {
             Err(Failure::argument(format!("`address` cannot be reached: {address}")))
         }
         Some(address) => Ok(address),
-        None => Err(Failure::argument(format!("`address` has the family {}; it must be 4 or 6", record.family))),
+        None => Err(Failure::argument(format!(
+            "`address` has the family {}; it must be 4 or 6",
+            record.family
+        ))),
     }
 }
 
@@ -116,7 +129,11 @@ pub fn reachable(record: &AddressRecord) -> Result<SocketAddr, Failure> {
 pub fn host_and_port(text: &str) -> Result<(String, u16), Failure> {
     let wrong = || Failure::argument(format!("`address` is not HOST or HOST:PORT: \"{text}\""));
     if let Ok(address) = text.parse::<SocketAddr>() {
-        return if address.port() == 0 { Err(wrong()) } else { Ok((address.ip().to_string(), address.port())) };
+        return if address.port() == 0 {
+            Err(wrong())
+        } else {
+            Ok((address.ip().to_string(), address.port()))
+        };
     }
     if let Ok(ip) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
         return Ok((ip.to_string(), DEFAULT_SERVER_PORT));
@@ -145,7 +162,18 @@ mod tests {
         assert_eq!(read("[2001:db8::1]:5"), Some(("2001:db8::1".into(), 5)));
         assert_eq!(read("2001:db8::1"), Some(("2001:db8::1".into(), 61111)));
         assert_eq!(read("[2001:db8::1]"), Some(("2001:db8::1".into(), 61111)));
-        for wrong in ["", ":", ":5", "a:0", "a:65536", "a:b", "a b:5", "1.2.3.4:0", "a:5:6", "a/b"] {
+        for wrong in [
+            "",
+            ":",
+            ":5",
+            "a:0",
+            "a:65536",
+            "a:b",
+            "a b:5",
+            "1.2.3.4:0",
+            "a:5:6",
+            "a/b",
+        ] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
     }

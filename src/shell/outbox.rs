@@ -178,7 +178,10 @@ impl Outbox {
     /// Queues a command.
     pub fn command(&mut self, command: Command) -> Result<(), Failure> {
         if self.commands.len() >= MAX_COMMANDS {
-            return Err(Failure::new(Code::QueueFull, "too many calls in one moment; poll and try again"));
+            return Err(Failure::new(
+                Code::QueueFull,
+                "too many calls in one moment; poll and try again",
+            ));
         }
         self.commands.push_back(command);
         Ok(())
@@ -252,7 +255,10 @@ impl Outbox {
 }
 
 fn full() -> Failure {
-    Failure::new(Code::QueueFull, "the queue for `peer` is full: the network is slower than the game; poll and try again")
+    Failure::new(
+        Code::QueueFull,
+        "the queue for `peer` is full: the network is slower than the game; poll and try again",
+    )
 }
 
 fn swap(from: &mut Vec<u8>, to: &mut Lane) {
@@ -281,8 +287,11 @@ impl Peer {
         lane.extend_from_slice(data);
         let half = LANE_BOUNDS[index] / 2;
         // Only the message that crosses the half is urgent: the ones behind it find the driver awake.
-        let urgency =
-            if lane.len() >= half && lane.len() - (HEADER + data.len()) < half { Urgency::Now } else { Urgency::Soon };
+        let urgency = if lane.len() >= half && lane.len() - (HEADER + data.len()) < half {
+            Urgency::Now
+        } else {
+            Urgency::Soon
+        };
         if !self.listed {
             self.listed = true;
             listed.push(own);
@@ -304,7 +313,12 @@ mod tests {
 
     impl Side {
         fn new() -> Self {
-            Self { lanes: FxHashMap::default(), active: Vec::new(), commands: VecDeque::new(), answers: VecDeque::new() }
+            Self {
+                lanes: FxHashMap::default(),
+                active: Vec::new(),
+                commands: VecDeque::new(),
+                answers: VecDeque::new(),
+            }
         }
         fn take(&mut self, outbox: &mut Outbox) {
             outbox.take(&mut self.lanes, &mut self.active, &mut self.commands, &mut self.answers);
@@ -329,7 +343,14 @@ mod tests {
         let (mut outbox, mut side) = (Outbox::default(), Side::new());
         outbox.connected(PEER);
         for index in 0..100u8 {
-            outbox.send(PEER, index % 64, SendMode::ReliableOrdered, &vec![index; index as usize]).unwrap();
+            outbox
+                .send(
+                    PEER,
+                    index % 64,
+                    SendMode::ReliableOrdered,
+                    &vec![index; index as usize],
+                )
+                .unwrap();
         }
         side.take(&mut outbox);
         assert_eq!(side.active, [PEER]);
@@ -351,7 +372,10 @@ mod tests {
             taken += 1;
         }
         assert_eq!(taken, UNRELIABLE_LANE / (data.len() + HEADER));
-        assert_eq!(outbox.send(PEER, 0, SendMode::Unreliable, &data).unwrap_err().code, Code::QueueFull);
+        assert_eq!(
+            outbox.send(PEER, 0, SendMode::Unreliable, &data).unwrap_err().code,
+            Code::QueueFull
+        );
         outbox.send(PEER, 0, SendMode::Reliable, &data).unwrap();
         // The driver cannot get rid of its lane: the game's side fills once more, and then is full for good.
         side.take(&mut outbox);
@@ -372,7 +396,12 @@ mod tests {
         outbox.connected(PEER);
         let data = vec![0; crate::codes::MAX_RELIABLE_MESSAGE];
         assert_eq!(outbox.send(PEER, 0, SendMode::Reliable, &data), Ok(Urgency::Now));
-        assert_eq!(outbox.send(PEER, 0, SendMode::Reliable, &data).map_err(|failure| failure.code), Err(Code::QueueFull));
+        assert_eq!(
+            outbox
+                .send(PEER, 0, SendMode::Reliable, &data)
+                .map_err(|failure| failure.code),
+            Err(Code::QueueFull)
+        );
     }
 
     #[test]
@@ -407,7 +436,10 @@ mod tests {
 
     #[test]
     fn request_ids_are_never_zero_nor_open_twice() {
-        let mut outbox = Outbox { last_request: u32::MAX - 1, ..Outbox::default() };
+        let mut outbox = Outbox {
+            last_request: u32::MAX - 1,
+            ..Outbox::default()
+        };
         let ask = |outbox: &mut Outbox| outbox.ask(|request| Command::DisconnectServer { request }).unwrap();
         assert_eq!([ask(&mut outbox), ask(&mut outbox)], [u32::MAX, 1]);
         outbox.last_request = u32::MAX;
@@ -422,6 +454,9 @@ mod tests {
         for _ in 0..MAX_COMMANDS {
             outbox.command(Command::Cancel { request: 1 }).unwrap();
         }
-        assert_eq!(outbox.command(Command::Cancel { request: 1 }).unwrap_err().code, Code::QueueFull);
+        assert_eq!(
+            outbox.command(Command::Cancel { request: 1 }).unwrap_err().code,
+            Code::QueueFull
+        );
     }
 }

@@ -25,7 +25,10 @@ pub struct AddressRecord {
 
 impl From<SocketAddr> for AddressRecord {
     fn from(address: SocketAddr) -> Self {
-        let mut record = Self { port: address.port(), ..Self::default() };
+        let mut record = Self {
+            port: address.port(),
+            ..Self::default()
+        };
         match address {
             SocketAddr::V4(v4) => {
                 record.family = 4;
@@ -55,7 +58,12 @@ impl AddressRecord {
                 let ip = Ipv4Addr::new(self.ip[0], self.ip[1], self.ip[2], self.ip[3]);
                 Some(SocketAddr::new(IpAddr::V4(ip), self.port))
             }
-            6 => Some(SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::from(self.ip), self.port, 0, self.scope))),
+            6 => Some(SocketAddr::V6(SocketAddrV6::new(
+                Ipv6Addr::from(self.ip),
+                self.port,
+                0,
+                self.scope,
+            ))),
             _ => None,
         }
     }

@@ -33,7 +33,10 @@ static BACKGROUND: OnceCell<Background> = OnceCell::new();
 /// code of the library must ever run in a thread that somebody else ends.
 fn background() -> Result<&'static Background, Failure> {
     let background = BACKGROUND.get_or_try_init(start).map_err(|error: std::io::Error| {
-        Failure::new(Code::OutOfResources, format!("the background thread could not be started: {error}"))
+        Failure::new(
+            Code::OutOfResources,
+            format!("the background thread could not be started: {error}"),
+        )
     })?;
     if background.process != std::process::id() {
         return Err(Failure::new(
@@ -47,7 +50,10 @@ fn background() -> Result<&'static Background, Failure> {
 fn start() -> std::io::Result<Background> {
     let (send, receive) = mpsc::channel();
     thread::Builder::new().name("lanline".into()).spawn(move || {
-        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(MAX_RESOLVING).build();
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(MAX_RESOLVING)
+            .build();
         match runtime {
             Ok(runtime) => {
                 let _ = send.send(Ok(runtime.handle().clone()));
@@ -59,7 +65,11 @@ fn start() -> std::io::Result<Background> {
         }
     })?;
     let handle = receive.recv().map_err(std::io::Error::other)??;
-    Ok(Background { handle, process: std::process::id(), resolving: Semaphore::new(MAX_RESOLVING) })
+    Ok(Background {
+        handle,
+        process: std::process::id(),
+        resolving: Semaphore::new(MAX_RESOLVING),
+    })
 }
 
 /// Runs `open` inside the runtime, which sockets of some systems need.
@@ -121,5 +131,9 @@ fn distinct(found: impl Iterator<Item = IpAddr>) -> Result<Vec<IpAddr>, String> 
             addresses.push(ip);
         }
     }
-    if addresses.is_empty() { Err("the name has no addresses".into()) } else { Ok(addresses) }
+    if addresses.is_empty() {
+        Err("the name has no addresses".into())
+    } else {
+        Ok(addresses)
+    }
 }

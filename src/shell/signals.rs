@@ -62,10 +62,18 @@ impl Signals {
         let (event, timer) = unsafe {
             (
                 owned(libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC))?,
-                owned(libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC))?,
+                owned(libc::timerfd_create(
+                    libc::CLOCK_MONOTONIC,
+                    libc::TFD_NONBLOCK | libc::TFD_CLOEXEC,
+                ))?,
             )
         };
-        Ok(Self { event, timer, turns: Mutex::default(), ended: AtomicBool::new(false) })
+        Ok(Self {
+            event,
+            timer,
+            turns: Mutex::default(),
+            ended: AtomicBool::new(false),
+        })
     }
 
     /// Wakes whoever drives the node.
@@ -117,7 +125,11 @@ impl Signals {
 
     /// Blocks the calling thread until a socket is readable, somebody notifies, or the time has come.
     pub fn wait(&self, sockets: &[NodeIo], until: Instant) {
-        let mut watched = [libc::pollfd { fd: self.event.as_raw_fd(), events: libc::POLLIN, revents: 0 }; MAX_WATCHED];
+        let mut watched = [libc::pollfd {
+            fd: self.event.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        }; MAX_WATCHED];
         let count = sockets.len().min(MAX_WATCHED - 1);
         for (entry, socket) in watched[1..].iter_mut().zip(&sockets[..count]) {
             entry.fd = socket.as_raw_fd();
@@ -145,7 +157,10 @@ fn timespec(duration: Duration) -> libc::timespec {
 fn set_timer(timer: &OwnedFd, after: Option<Duration>) {
     // A timer of zero would be stopped.
     let value = after.map_or(Duration::ZERO, |after| after.max(Duration::from_nanos(1)));
-    let setting = libc::itimerspec { it_interval: timespec(Duration::ZERO), it_value: timespec(value) };
+    let setting = libc::itimerspec {
+        it_interval: timespec(Duration::ZERO),
+        it_value: timespec(value),
+    };
     // SAFETY: the setting is valid for the call; the old one is not asked for.
     unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &setting, std::ptr::null_mut()) };
 }
@@ -178,7 +193,11 @@ fn watch<T: AsRawFd>(descriptor: Arc<T>) -> io::Result<AsyncFd<Arc<T>>> {
 impl Watched {
     fn new(node: &Node) -> io::Result<Self> {
         Ok(Self {
-            sockets: node.sockets().iter().map(|socket| watch(socket.clone())).collect::<io::Result<_>>()?,
+            sockets: node
+                .sockets()
+                .iter()
+                .map(|socket| watch(socket.clone()))
+                .collect::<io::Result<_>>()?,
             event: watch(node.signals().event.clone())?,
         })
     }

@@ -29,8 +29,12 @@ struct Slot {
     node: AtomicPtr<Node>,
 }
 
-static TABLE: [Slot; SLOTS] =
-    [const { Slot { word: AtomicU64::new(0), node: AtomicPtr::new(ptr::null_mut()) } }; SLOTS];
+static TABLE: [Slot; SLOTS] = [const {
+    Slot {
+        word: AtomicU64::new(0),
+        node: AtomicPtr::new(ptr::null_mut()),
+    }
+}; SLOTS];
 
 /// Where to look for a free slot next, and the generations given out so far.
 static NEXT: Mutex<(usize, u32)> = Mutex::new((0, 0));
@@ -64,7 +68,11 @@ impl Slot {
             return;
         }
         // From here on the id is gone; if somebody just looked a stale id up, that one comes here again.
-        if self.word.compare_exchange(after, REMOVING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        if self
+            .word
+            .compare_exchange(after, REMOVING, Ordering::AcqRel, Ordering::Relaxed)
+            .is_err()
+        {
             return;
         }
         let node = self.node.swap(ptr::null_mut(), Ordering::AcqRel);
@@ -104,7 +112,10 @@ pub fn look_up(id: u32) -> Option<User> {
         slot.leave();
         return None;
     }
-    Some(User { slot, node: slot.node.load(Ordering::Acquire) })
+    Some(User {
+        slot,
+        node: slot.node.load(Ordering::Acquire),
+    })
 }
 
 /// A node that is being removed.

@@ -206,7 +206,7 @@ impl UdpSocket<Arc<std::net::UdpSocket>> {
 
 impl UdpSocket<Arc<tokio::net::UdpSocket>> {
     /// As [`UdpSocket::bind`], to be shared between a driver and who waits for readiness.
-    pub fn bind_shared_tokio(name: SocketName, address: SocketAddr, buffer: usize) -> io::Result<Self> {
+    pub fn bind_shared(name: SocketName, address: SocketAddr, buffer: usize) -> io::Result<Self> {
         let socket = open(address, buffer)?;
         let local = socket.local_addr()?;
         Self::new(name, local, Arc::new(tokio::net::UdpSocket::from_std(socket)?))
@@ -216,7 +216,13 @@ impl UdpSocket<Arc<tokio::net::UdpSocket>> {
 impl<S: Io> UdpSocket<S> {
     fn new(name: SocketName, local: SocketAddr, io: S) -> io::Result<Self> {
         let state = UdpSocketState::new(UdpSockRef::from(&*io.socket()))?;
-        Ok(Self { io, state, name, local, counters: UdpCounters::default() })
+        Ok(Self {
+            io,
+            state,
+            name,
+            local,
+            counters: UdpCounters::default(),
+        })
     }
 
     /// What the system calls go through.
@@ -260,7 +266,10 @@ impl<S: Io> UdpSocket<S> {
                 // The scratch buffer holds exactly BATCH_SIZE chunks.
                 chunks.next().unwrap_or_else(|| IoSliceMut::new(&mut []))
             });
-            match self.io.receive_now(|| self.state.recv(UdpSockRef::from(&*self.io.socket()), &mut slices, metas)) {
+            match self.io.receive_now(|| {
+                self.state
+                    .recv(UdpSockRef::from(&*self.io.socket()), &mut slices, metas)
+            }) {
                 Ok(messages) => break messages,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
                 // An ICMP answer to something sent before (on Windows also connection reset). Each is reported once,
@@ -328,7 +337,9 @@ impl<S: Io> UdpSocket<S> {
                 segment_size: transmit.segment_size,
                 src_ip: source_ip,
             };
-            let result = self.io.send_now(|| self.state.try_send(UdpSockRef::from(&*self.io.socket()), &part));
+            let result = self
+                .io
+                .send_now(|| self.state.try_send(UdpSockRef::from(&*self.io.socket()), &part));
             match result {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return SendOutcome::Blocked { sent },
