@@ -1,6 +1,8 @@
 # What each target does is in README.md; `make build` leaves everything under target/ and include/lanline.h.
 .DELETE_ON_ERROR:
 .SUFFIXES:
+# Cargo's own outputs: an interrupted run must not delete them.
+.PRECIOUS: target/release/liblanline.so target/release/liblanline.dylib target/program/release/lanline
 
 CARGO   ?= cargo
 CC      ?= cc

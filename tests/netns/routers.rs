@@ -155,3 +155,16 @@ fn routers_behave_as_they_are_named() {
         assert_eq!(findings, expected, "{kind:?}");
     }
 }
+
+#[test]
+fn hosts_of_one_home_reach_each_other() {
+    let Some(_turn) = crate::turn("hosts_of_one_home_reach_each_other", players::obstacle()) else {
+        return;
+    };
+    let mut network = Network::new();
+    let home = network.hosts("home", Router::PortRestricted, 2);
+    let mut a = Socket::bind(&home[0], "0.0.0.0:40000");
+    let mut b = Socket::bind(&home[1], "0.0.0.0:40000");
+    a.send("192.168.1.3:40000");
+    assert_eq!(b.receive().as_deref(), Some("192.168.1.2:40000"));
+}
