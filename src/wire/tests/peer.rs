@@ -28,12 +28,16 @@ fn golden_bytes() {
         PeerControl::Mesh(MeshMessage::Leave { session: [0x11; 16] }),
         "17 | 11111111111111111111111111111111",
     );
+    golden(
+        PeerControl::Mesh(MeshMessage::ResetPlace { session: [0x11; 16] }),
+        "1c | 11111111111111111111111111111111",
+    );
 }
 
 #[test]
 fn types_that_nobody_uses_are_unknown() {
     assert_eq!(PeerControl::decode(&[]), Err(DecodeError::Truncated));
-    for number in [0, 3, 15, 28, 255] {
+    for number in [0, 3, 15, 29, 255] {
         assert_eq!(
             PeerControl::decode(&[number, 1, 2, 3]),
             Err(DecodeError::UnknownType(number))
