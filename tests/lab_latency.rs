@@ -45,7 +45,7 @@ fn small_messages_pass_a_bulk_transfer() {
     /// A frame of the link is 40 kB; so a queue without a bound grows to 160 MB, and no further.
     const MOST_A_FRAME: usize = 4;
     const FRAME: Duration = Duration::from_millis(16);
-    with_seeds(0..2, |seed| {
+    with_seeds(0..10, |seed| {
         let mut scenario = bottleneck(seed);
         let (sender, peer) = (scenario.nodes[0], scenario.guids[1]);
         let begin = scenario.lab.elapsed();

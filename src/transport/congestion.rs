@@ -5,7 +5,7 @@
 //!
 //! - *Delay.* The queue is the smallest round trip of the last moments less the smallest of the last ten to twenty seconds. Minima,
 //!   because jitter and delayed acknowledgements only ever add.
-//! - *Start.* The window doubles each round trip (later: grows by half) until a queue shows; then it is set to what the path has been seen to deliver.
+//! - *Start.* The window doubles each round trip (later: grows by a quarter) until a queue shows; then it is set to what the path has been seen to deliver.
 //! - *Steady.* Below the target it grows, by a packet a round trip, faster and faster while there is hardly a queue. Above, it is cut by
 //!   what is too much, once a round trip.
 //! - *Loss* that comes with a queue cuts the window and marks a ceiling under which growth is careful. Loss without a queue is taken for
@@ -23,9 +23,9 @@ use quinn_proto::congestion::{Controller, ControllerFactory};
 
 /// Queueing delay that is aimed at, where round trips do not vary by themselves. A third of a frame at 60 a second; less leaves capacity
 /// unused when acknowledgements come in bunches.
-const TARGET: Duration = Duration::from_millis(6);
+const TARGET: Duration = Duration::from_millis(5);
 /// Variation of the path (jitter) makes room for so many times itself: minima of few samples stand that much above the minimum of many.
-const NOISE_FACTOR: u32 = 2;
+const NOISE_FACTOR: u32 = 3;
 /// Most of the queue that is aimed at, however noisy the path.
 const MAX_TARGET: Duration = Duration::from_millis(20);
 /// The queue may always hold so many packets: at 1 Mbit/s one takes 10 ms.
@@ -375,8 +375,8 @@ impl Controller for DelayBounded {
         } else if self.starting {
             if !app_limited {
                 // The queue shows a round trip after it was caused, so that doubling goes twice too far: from where that would hurt on,
-                // the window grows by half.
-                let share = if self.window < FAST_START { 1 } else { 2 };
+                // the window grows by a quarter.
+                let share = if self.window < FAST_START { 1 } else { 4 };
                 self.set_window(self.window + bytes / share);
             }
         } else if !app_limited && sent > self.last_cut && self.queue().is_none_or(|queue| queue < self.target()) {
@@ -390,9 +390,10 @@ impl Controller for DelayBounded {
     fn on_end_acks(&mut self, now: Instant, _in_flight: u64, app_limited: bool, _largest_acknowledged: Option<u64>) {
         let Some(queue) = self.queue() else { return };
         if self.starting {
-            // The smoothed value lags behind by several acknowledgements; meanwhile the window would double.
+            // The smoothed value lags behind by several acknowledgements; meanwhile the window would double. A little less than the target
+            // ends the start: what is seen now was caused a round trip ago. (Half of it ends the start on jitter of 2 ms already.)
             let recent = self.recent.get().unwrap_or_default();
-            if !app_limited && recent.saturating_sub(self.base()) > self.target() {
+            if !app_limited && recent.saturating_sub(self.base()) > self.target() * 3 / 4 {
                 self.end_start(now);
             }
             return;
