@@ -165,6 +165,14 @@ pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[
             };
             put(record, &[], &reason.text);
         }
+        Event::Dropped { peer, count } => {
+            let record = EventRecord {
+                peer: peer.0,
+                count: u32::try_from(*count).unwrap_or(u32::MAX),
+                ..record(EventType::Dropped)
+            };
+            put(record, &[], "");
+        }
         Event::PathChanged {
             peer,
             from,
