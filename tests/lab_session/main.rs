@@ -2,6 +2,7 @@
 //!
 //! A failure prints the seed that replays it.
 
+mod joins;
 mod messages;
 mod opening;
 mod refusals;
