@@ -33,7 +33,8 @@ pub(super) const GREETING_TIME: Duration = Duration::from_secs(7);
 /// A link that came in late, after the own one stood, is closed by its dialler within a round trip. If it is still there after this
 /// time, the dialler means it.
 const PARKED_TIME: Duration = Duration::from_secs(1);
-/// Time that a link which is left on purpose has for sending what the game sent before: a bulk transfer's queue is not waited for.
+/// Time that a link which is left on purpose has for delivering what the game sent before: a few round trips; a bulk transfer's queue is
+/// not waited for.
 const FLUSH_TIME: Duration = Duration::from_millis(500);
 /// Events that the game has not fetched yet above which no new connection is accepted.
 pub(super) const MAX_UNREAD_EVENTS: usize = 1024;
@@ -394,7 +395,7 @@ impl Node {
         self.end_link(now, link, Reason { code, text }, user_code);
     }
 
-    /// Closes links that were left on purpose and have sent everything by now. True if there was one.
+    /// Closes links that were left on purpose and whose last messages have arrived by now. True if there was one.
     pub(super) fn close_leaving(&mut self, now: Instant) -> bool {
         if self.leaving.is_empty() {
             return false;
@@ -402,7 +403,7 @@ impl Node {
         let transport = &mut self.transport;
         let before = self.leaving.len();
         self.leaving.retain(|(link, info, deadline)| {
-            let waits = now < *deadline && transport.stats(*link).is_some_and(|stats| stats.bytes_queued > 0);
+            let waits = now < *deadline && !transport.is_delivered(*link);
             if !waits {
                 transport.close(now, *link, info.clone());
             }

@@ -254,6 +254,19 @@ impl Node {
         self.settle(now);
     }
 
+    /// True while links that were left on purpose deliver their last messages and their close: at most half a second.
+    pub fn is_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Closes what is still being left at once; what has not been delivered is lost.
+    pub fn hang_up(&mut self, now: Instant) {
+        for (_, _, deadline) in &mut self.leaving {
+            *deadline = now;
+        }
+        self.close_leaving(now);
+    }
+
     /// With false, connections and introductions that others begin are declined (FULL), until it is called with true: for a game that does
     /// not fetch its events. What stands, and what the game asks for itself, goes on.
     pub fn set_accepting(&mut self, accepting: bool) {

@@ -311,9 +311,16 @@ impl Driver {
         self.events.hand_over(time_us);
     }
 
-    /// Nothing waits for room in a socket.
+    /// Nothing waits for room in a socket, and everybody who was left has been told.
     pub fn is_flushed(&self) -> bool {
-        self.blocked.is_none()
+        self.blocked.is_none() && !self.engine.is_leaving()
+    }
+
+    /// Tells whoever has not been told yet, without waiting for anything any more.
+    pub fn hang_up(&mut self) {
+        let now = Instant::now();
+        self.engine.hang_up(now);
+        self.transmit(now);
     }
 }
 

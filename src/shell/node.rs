@@ -506,8 +506,11 @@ impl Node {
             let turn = driver.turn(self);
             let open = self.outbox().has_peers() || self.view.lock().server_connected || !driver.is_flushed();
             let now = Instant::now();
-            if !open || now >= deadline {
+            if !open {
                 return;
+            }
+            if now >= deadline {
+                return driver.hang_up();
             }
             if !turn.more {
                 let step = deadline.min(now + CLOSE_STEP);

@@ -5,6 +5,7 @@
 mod joins;
 mod messages;
 mod opening;
+mod outcomes;
 mod refusals;
 mod replay;
 mod server;

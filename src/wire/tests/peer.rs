@@ -33,7 +33,7 @@ fn golden_bytes() {
 #[test]
 fn types_that_nobody_uses_are_unknown() {
     assert_eq!(PeerControl::decode(&[]), Err(DecodeError::Truncated));
-    for number in [0, 3, 15, 28, 255] {
+    for number in [0, 3, 15, 29, 255] {
         assert_eq!(
             PeerControl::decode(&[number, 1, 2, 3]),
             Err(DecodeError::UnknownType(number))
