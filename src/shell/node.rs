@@ -426,7 +426,10 @@ impl Node {
         self.work.store(0, Ordering::SeqCst);
         let turn = || {
             #[cfg(test)]
-            assert!(!self.fault.load(Ordering::SeqCst), "this test breaks the engine on purpose");
+            assert!(
+                !self.fault.load(Ordering::SeqCst),
+                "this test breaks the engine on purpose"
+            );
             driver.turn(self)
         };
         match catch_unwind(AssertUnwindSafe(turn)) {

@@ -2,6 +2,7 @@
 //!
 //! A failure prints the seed that replays it.
 
+mod hostile;
 mod joins;
 mod messages;
 mod opening;

@@ -34,7 +34,8 @@ fn failure(event: OwnedEvent) -> (NatOutcome, Code, bool) {
 
 /// The failure that a player hears of an attempt that `peer` began.
 fn failure_at_target(scenario: &mut Scenario, player: usize, peer: Guid) -> (NatOutcome, Code, bool) {
-    let about = |event: &OwnedEvent| matches!(event, OwnedEvent::NatFailed { peer: other, request: 0, .. } if *other == peer);
+    let about =
+        |event: &OwnedEvent| matches!(event, OwnedEvent::NatFailed { peer: other, request: 0, .. } if *other == peer);
     failure(scenario.expect(player, "the failure at the other end", about).event)
 }
 
@@ -277,6 +278,7 @@ fn a_router_that_forgets_everything_is_survived() {
         scenario.connect_pair(0, 1);
         scenario.lab.run_for(ms(3_000));
         let begin = scenario.lab.elapsed();
+        scenario.lab.take_events(scenario.nodes[0]);
         scenario.lab.reboot_router(scenario.routers[0].unwrap());
         scenario.lab.run_for(Duration::from_secs(45));
         let events = scenario.lab.take_events(scenario.nodes[0]);

@@ -344,9 +344,7 @@ fn a_player_that_comes_and_goes_unheard_of_is_let_in_once() {
         assert_eq!(failure(&mut scenario, 0, request), Code::Full);
     }
     assert_eq!(connection_story(&mut scenario, 1, first), ["disconnected"]);
-    scenario
-        .lab
-        .with_engine(game, |node: &mut Node, _| node.fetched(first));
+    scenario.lab.with_engine(game, |node: &mut Node, _| node.fetched(first));
     scenario.connect_pair(0, 1);
 }
 
@@ -404,7 +402,12 @@ fn what_was_sent_before_a_disconnect_arrives() {
         scenario.lab.command(scenario.nodes[0], leave);
         scenario.lab.run_for(ms(3_000));
         let story = connection_story(&mut scenario, 1, first);
-        assert_eq!(story.len(), count + 1, "{count} messages of {size} bytes: {}", story.len());
+        assert_eq!(
+            story.len(),
+            count + 1,
+            "{count} messages of {size} bytes: {}",
+            story.len()
+        );
         assert_eq!(story.last(), Some(&"disconnected"));
     }
 }
@@ -415,7 +418,9 @@ fn a_node_that_shuts_down_is_gone_for_everybody_at_once() {
     scenario.connect_pair(0, 1);
     let leaver = scenario.guids[0];
     scenario.lab.take_events(scenario.nodes[1]);
-    scenario.lab.with_engine(scenario.nodes[0], |node: &mut Node, now| node.shut_down(now));
+    scenario
+        .lab
+        .with_engine(scenario.nodes[0], |node: &mut Node, now| node.shut_down(now));
     scenario.lab.run_for(ms(100));
     scenario.lab.crash(scenario.nodes[0]);
     let heard = scenario.lab.take_events(scenario.nodes[1]);
