@@ -456,3 +456,18 @@ fn a_player_that_comes_and_goes_while_the_game_does_not_poll_is_told_of_once() {
     one.destroy();
     idle.destroy();
 }
+
+#[test]
+fn a_destroy_without_time_still_says_goodbye() {
+    for timeout in [0, 1_000] {
+        let (one, mut other) = connected();
+        // Something is on its way and not acknowledged.
+        ok(one.send(other.guid, SendMode::ReliableOrdered, &[1; 100]));
+        // SAFETY: no pointers.
+        ok(unsafe { lanline_node_destroy(one.node, timeout) });
+        // A node that had only vanished would be LOST, ten seconds later.
+        let gone = other.expect(EventType::Disconnected);
+        assert_eq!((gone.record.peer, gone.record.code), (one.guid, Code::Closed.number()));
+        other.destroy();
+    }
+}

@@ -89,7 +89,9 @@ fn symbols(library: &Path) -> Option<BTreeSet<String>> {
 fn the_library_has_the_symbols_of_the_header_and_no_others() {
     let Some(library) = built_library() else {
         // Windows and macOS name it otherwise; there the sources are compared alone.
-        assert!(!cfg!(target_os = "linux"), "liblanline.so was not built");
+        if cfg!(target_os = "linux") {
+            panic!("liblanline.so was not built");
+        }
         return;
     };
     match symbols(&library) {

@@ -312,3 +312,25 @@ fn nat_failure(outcome: NatOutcome) -> EventType {
         NatOutcome::AlreadyInProgress => EventType::NatAlreadyInProgress,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropped_messages_are_told_with_their_number_and_peer() {
+        for (count, told) in [(3, 3), (u64::MAX, u32::MAX)] {
+            let mut seen = None;
+            let peer = Guid(77);
+            convert(&Event::Dropped { peer, count }, 5, |record, data, text| {
+                assert!(data.is_empty() && text.is_empty());
+                seen = Some(record);
+            });
+            let record = seen.unwrap();
+            assert_eq!(
+                (record.r#type, record.peer, record.count, record.time_us),
+                (EventType::Dropped.number(), 77, told, 5)
+            );
+        }
+    }
+}

@@ -141,7 +141,7 @@ fn an_asker_that_leaves_the_server_meanwhile_is_lost_to_its_target() {
 fn a_second_wish_is_told_that_the_first_runs_and_the_first_ends_by_itself() {
     let mut scenario = pair(55, RouterKind::PortRestricted, RouterKind::PortRestricted).build();
     scenario.connect_all();
-    let (one, other) = (scenario.guids[0], scenario.guids[1]);
+    let other = scenario.guids[1];
     let first = open(&mut scenario, 0, other);
     let second = open(&mut scenario, 0, other);
     assert_eq!(
@@ -153,26 +153,17 @@ fn a_second_wish_is_told_that_the_first_runs_and_the_first_ends_by_itself() {
     // Both at the same moment: each request has its end, and there is a way for both.
     let mut scenario = pair(56, RouterKind::PortRestricted, RouterKind::PortRestricted).build();
     scenario.connect_all();
+    let (one, other) = (scenario.guids[0], scenario.guids[1]);
     let requests = [open(&mut scenario, 0, other), open(&mut scenario, 1, one)];
-    let _ = (one, other);
+    let mut opened = 0;
     for (player, request) in requests.into_iter().enumerate() {
-        let ended = scenario.outcome(player, request);
-        assert!(
-            matches!(
-                ended,
-                OwnedEvent::NatSucceeded { .. }
-                    | OwnedEvent::NatFailed {
-                        outcome: NatOutcome::AlreadyInProgress,
-                        ..
-                    }
-                    | OwnedEvent::NatFailed {
-                        outcome: NatOutcome::TargetNotConnected,
-                        ..
-                    }
-            ),
-            "{ended:?}"
-        );
+        match scenario.outcome(player, request) {
+            OwnedEvent::NatSucceeded { .. } => opened += 1,
+            event => assert_eq!(failure(event).0, NatOutcome::AlreadyInProgress),
+        }
     }
+    assert!(opened >= 1);
+    scenario.connect_pair(1, 0);
 }
 
 #[test]
