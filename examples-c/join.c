@@ -70,7 +70,8 @@ static void handle(const lanline_event *event)
         give_up("no connection", event);
         break;
     case LANLINE_EVENT_VERIFIED_JOIN_START:
-        printf("joining: %u other players to reach\n", (unsigned)event->count);
+        /* The host and this player are not counted. */
+        printf("joining a session of %u\n", (unsigned)event->count + 2);
         break;
     case LANLINE_EVENT_VERIFIED_JOIN_ACCEPTED:
         printf("in: %.*s\n", (int)event->data_len, (const char *)event->data);

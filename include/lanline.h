@@ -213,7 +213,10 @@ enum lanline_result {
 enum lanline_event_type {
   /** Something inside the library failed beyond repair; the node is dead. Destroy it. */
   LANLINE_EVENT_FATAL = 1,
-  /** `count` unreliable messages were dropped because the game did not poll in time. */
+  /**
+   * `count` unreliable messages were dropped: because the game did not poll in time, or (`peer` says whose) because a part of a
+   * split one was lost, or the path became too small for one. Packets that the network lost are not in it.
+   */
   LANLINE_EVENT_DROPPED = 2,
   /** Something a developer should know; `text` says it. No action needed. */
   LANLINE_EVENT_NOTICE = 3,
@@ -249,11 +252,14 @@ enum lanline_event_type {
   LANLINE_EVENT_MESSAGE = 33,
   /** The connection to `peer` moved from `path_from` to `path`; `address` is the new one. */
   LANLINE_EVENT_PATH_CHANGED = 34,
-  /** Client: the session's members are known; `data` from the host; `count` members. */
+  /**
+   * Client: `peer`, the host, named the session's members; `data` from it. `count` members are to be connected to: those that
+   * lanline_join_members lists, without the host and this node, so 0 for the first who joins.
+   */
   LANLINE_EVENT_VERIFIED_JOIN_START = 40,
   /** Host: `peer` reached everyone; answer with respond_join. `data` from the joiner. */
   LANLINE_EVENT_VERIFIED_JOIN_CAPABLE = 41,
-  /** Client: in. `data` from the host; `count` members. */
+  /** Client: in. `data` from the host; `count` members, the host and this node included. */
   LANLINE_EVENT_VERIFIED_JOIN_ACCEPTED = 42,
   /** Client: the host's game declined. `data` from the host. */
   LANLINE_EVENT_VERIFIED_JOIN_REJECTED = 43,
@@ -318,161 +324,6 @@ typedef struct lanline_address {
    */
   uint8_t ip[16];
 } lanline_address;
-
-/**
- * Id of a node; 0 is none. Ids are never pointers: one that is no longer valid is answered with LANLINE_INVALID_NODE.
- */
-typedef uint32_t lanline_node;
-
-/**
- * Something that happened. Exactly 128 bytes, with the same offsets on every target; fields that the
- * type does not name are zero. `data` and `text` are borrowed: they live until the node's next
- * lanline_poll, its lanline_node_destroy, or lanline_shutdown_all, and are never to be freed.
- */
-typedef struct lanline_event {
-  /**
-   * One of LANLINE_EVENT_…; ignore those you do not know.
-   */
-  uint32_t type;
-  /**
-   * The request that this event ends; 0: nobody asked.
-   */
-  uint32_t request;
-  /**
-   * When the library learned of it: microseconds of the system's monotonic clock.
-   */
-  uint64_t time_us;
-  /**
-   * Guid of the player that it is about; 0: none.
-   */
-  uint64_t peer;
-  /**
-   * A second player (old host, unreachable member, …); 0: none.
-   */
-  uint64_t peer2;
-  /**
-   * LANLINE_OK or the reason, one of LANLINE_…
-   */
-  int32_t code;
-  /**
-   * LANLINE_FLAG_…
-   */
-  uint32_t flags;
-  /**
-   * Channel of a message.
-   */
-  uint8_t channel;
-  /**
-   * LANLINE_SEND_… of a message.
-   */
-  uint8_t mode;
-  /**
-   * LANLINE_PATH_…: how packets travel now.
-   */
-  uint8_t path;
-  /**
-   * LANLINE_PATH_…: how packets travelled before.
-   */
-  uint8_t path_from;
-  /**
-   * A number whose meaning the type tells.
-   */
-  uint32_t count;
-  /**
-   * An address whose meaning the type tells.
-   */
-  struct lanline_address address;
-  /**
-   * Bytes: a message's payload, a join's data, a server's key; NULL if `data_len` is 0.
-   */
-  const uint8_t *data;
-#if defined(LANLINE_POINTERS_OF_4_BYTES)
-  /**
-   * Widens `data` to 8 bytes.
-   */
-  uint32_t data_high;
-#endif
-  /**
-   * Bytes at `data`.
-   */
-  uint32_t data_len;
-  /**
-   * Bytes at `text`, without the NUL behind them.
-   */
-  uint32_t text_len;
-  /**
-   * UTF-8 for a player's developer: what happened and what to do about it; with a NUL behind it; NULL if there is none.
-   */
-  const char *text;
-#if defined(LANLINE_POINTERS_OF_4_BYTES)
-  /**
-   * Widens `text` to 8 bytes.
-   */
-  uint32_t text_high;
-#endif
-  /**
-   * Zero.
-   */
-  uint8_t reserved[32];
-} lanline_event;
-
-/**
- * A player: 63 bits derived from its public key, the same for everybody; 0: none.
- */
-typedef uint64_t lanline_guid;
-
-/**
- * Id of something that was asked for, unique within a node; 0: none. Each ends in exactly one event that carries it.
- */
-typedef uint32_t lanline_request;
-
-/**
- * A member that a running join has to reach.
- */
-typedef struct lanline_join_member {
-  /**
-   * Its guid.
-   */
-  uint64_t peer;
-  /**
-   * LANLINE_MEMBER_…
-   */
-  uint8_t state;
-  /**
-   * Zero.
-   */
-  uint8_t reserved[7];
-  /**
-   * Why it could not be reached: UTF-8, NUL-terminated, cut to fit.
-   */
-  char text[112];
-} lanline_join_member;
-
-/**
- * Another player of the session.
- */
-typedef struct lanline_participant {
-  /**
-   * Its guid.
-   */
-  uint64_t peer;
-  /**
-   * Smoothed round-trip time in microseconds; 0 if it is not connected.
-   */
-  uint64_t rtt_us;
-  /**
-   * LANLINE_PATH_…
-   */
-  uint8_t path;
-  /**
-   * 1: it is the host.
-   */
-  uint8_t is_host;
-  /**
-   * Zero.
-   */
-  uint8_t reserved[6];
-} lanline_participant;
 
 /**
  * How to set up a node. Fill it with lanline_node_options_init, change what you want, and pass it to
@@ -611,6 +462,113 @@ typedef struct lanline_node_options {
 } lanline_node_options;
 
 /**
+ * Id of a node; 0 is none. Ids are never pointers: one that is no longer valid is answered with LANLINE_INVALID_NODE.
+ */
+typedef uint32_t lanline_node;
+
+/**
+ * A player: 63 bits derived from its public key, the same for everybody; 0: none.
+ */
+typedef uint64_t lanline_guid;
+
+/**
+ * Something that happened. Exactly 128 bytes, with the same offsets on every target; fields that the
+ * type does not name are zero. `data` and `text` are borrowed: they live until the node's next
+ * lanline_poll, its lanline_node_destroy, or lanline_shutdown_all, and are never to be freed.
+ */
+typedef struct lanline_event {
+  /**
+   * One of LANLINE_EVENT_…; ignore those you do not know.
+   */
+  uint32_t type;
+  /**
+   * The request that this event ends; 0: nobody asked.
+   */
+  uint32_t request;
+  /**
+   * When the library learned of it: microseconds of the system's monotonic clock.
+   */
+  uint64_t time_us;
+  /**
+   * Guid of the player that it is about; 0: none.
+   */
+  uint64_t peer;
+  /**
+   * A second player (old host, unreachable member, …); 0: none.
+   */
+  uint64_t peer2;
+  /**
+   * LANLINE_OK or the reason, one of LANLINE_…
+   */
+  int32_t code;
+  /**
+   * LANLINE_FLAG_…
+   */
+  uint32_t flags;
+  /**
+   * Channel of a message.
+   */
+  uint8_t channel;
+  /**
+   * LANLINE_SEND_… of a message.
+   */
+  uint8_t mode;
+  /**
+   * LANLINE_PATH_…: how packets travel now.
+   */
+  uint8_t path;
+  /**
+   * LANLINE_PATH_…: how packets travelled before.
+   */
+  uint8_t path_from;
+  /**
+   * A number whose meaning the type tells.
+   */
+  uint32_t count;
+  /**
+   * An address whose meaning the type tells.
+   */
+  struct lanline_address address;
+  /**
+   * Bytes: a message's payload, a join's data, a server's key; NULL if `data_len` is 0.
+   */
+  const uint8_t *data;
+#if defined(LANLINE_POINTERS_OF_4_BYTES)
+  /**
+   * Widens `data` to 8 bytes.
+   */
+  uint32_t data_high;
+#endif
+  /**
+   * Bytes at `data`.
+   */
+  uint32_t data_len;
+  /**
+   * Bytes at `text`, without the NUL behind them.
+   */
+  uint32_t text_len;
+  /**
+   * UTF-8 for a player's developer: what happened and what to do about it; with a NUL behind it; NULL if there is none.
+   */
+  const char *text;
+#if defined(LANLINE_POINTERS_OF_4_BYTES)
+  /**
+   * Widens `text` to 8 bytes.
+   */
+  uint32_t text_high;
+#endif
+  /**
+   * Zero.
+   */
+  uint8_t reserved[32];
+} lanline_event;
+
+/**
+ * Id of something that was asked for, unique within a node; 0: none. Each ends in exactly one event that carries it.
+ */
+typedef uint32_t lanline_request;
+
+/**
  * Figures of a connection. Set struct_size to sizeof(lanline_peer_stats) before the call.
  */
 typedef struct lanline_peer_stats {
@@ -722,548 +680,59 @@ typedef struct lanline_node_stats {
   uint64_t events_pending;
 } lanline_node_stats;
 
+/**
+ * A member that a running join has to reach.
+ */
+typedef struct lanline_join_member {
+  /**
+   * Its guid.
+   */
+  uint64_t peer;
+  /**
+   * LANLINE_MEMBER_…
+   */
+  uint8_t state;
+  /**
+   * Zero.
+   */
+  uint8_t reserved[7];
+  /**
+   * Why it could not be reached: UTF-8, NUL-terminated, cut to fit.
+   */
+  char text[112];
+} lanline_join_member;
+
+/**
+ * Another player of the session.
+ */
+typedef struct lanline_participant {
+  /**
+   * Its guid.
+   */
+  uint64_t peer;
+  /**
+   * Smoothed round-trip time in microseconds; 0 if it is not connected.
+   */
+  uint64_t rtt_us;
+  /**
+   * LANLINE_PATH_…
+   */
+  uint8_t path;
+  /**
+   * 1: it is the host.
+   */
+  uint8_t is_host;
+  /**
+   * Zero.
+   */
+  uint8_t reserved[6];
+} lanline_participant;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
 
 /**
- * Reads "1.2.3.4:5", "[2001:db8::1]:5", "1.2.3.4" or "2001:db8::1" (port 0). Numbers only: names are
- * resolved by the calls that take them.
- *
- * @param text the address, UTF-8
- * @param len bytes at text
- * @param out where to
- * @return LANLINE_OK, or LANLINE_INVALID_ARGUMENT (text is not an address, something is NULL)
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API int32_t lanline_address_parse(const char *text, uint32_t len, struct lanline_address *out);
-
-/**
- * Writes an address as "1.2.3.4:5" or "[2001:db8::1]:5", with a NUL behind it, cut to fit; an empty
- * text if its family is 0.
- *
- * @param address the address
- * @param buffer where to; may be NULL if capacity is 0
- * @param capacity bytes at buffer, the NUL included; 64 are always enough
- * @return the bytes that the whole text needs, without the NUL; LANLINE_INVALID_ARGUMENT (NULL, unknown family)
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API
-int32_t lanline_address_format(const struct lanline_address *address,
-                               char *buffer,
-                               uint32_t capacity);
-
-/**
- * Writes why the last failed call of this thread failed, in words for a developer, UTF-8 with a NUL
- * behind it, cut to fit. Only meaningful directly after a call on the same thread returned a negative number.
- *
- * @param buffer where to; may be NULL if capacity is 0
- * @param capacity bytes at buffer, the NUL included
- * @return the bytes that the whole text needs, without the NUL (at most 512); negative upon bad arguments
- *
- * Thread safety: any thread; each thread has its own text. Since: 0.1
- */
-LANLINE_API int32_t lanline_last_error(char *buffer, uint32_t capacity);
-
-/**
- * The name of a result or reason: "OK", "NOT_CONNECTED", …; "UNKNOWN" for a number that is none.
- * Static text, never NULL, never to be freed.
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API const char *lanline_result_name(int32_t code);
-
-/**
- * The name of an event type: "CONNECTED", "MESSAGE", …; "UNKNOWN" for a number that is none.
- * Static text, never NULL, never to be freed.
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API const char *lanline_event_name(uint32_t type);
-
-/**
- * The name of a path: "none", "lan", "direct", "routed", "proxied"; "UNKNOWN" for a number that is none.
- * Static text, never NULL, never to be freed.
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API const char *lanline_path_name(uint8_t path);
-
-/**
- * The name of a send mode: "unreliable", "unreliable_sequenced", "reliable", "reliable_ordered";
- * "UNKNOWN" for a number that is none. Static text, never NULL, never to be freed.
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API const char *lanline_mode_name(uint8_t mode);
-
-/**
- * Takes up to capacity events, oldest first. Never blocks and never allocates; call it once a frame until it
- * returns less than capacity. Data and text of the events are borrowed: they live until the next poll of this
- * node (which returns them to the library), its destroy, or shutdown.
- *
- * @param node the node
- * @param out room for `capacity` events; may be NULL if capacity is 0
- * @param stride bytes from one event to the next: sizeof(lanline_event)
- * @param capacity most events to take
- * @return how many were taken; LANLINE_INVALID_NODE; LANLINE_BUSY (another thread polls this node);
- *         LANLINE_INVALID_ARGUMENT
- *
- * Thread safety: any thread, one at a time for a node. Since: 0.1
- */
-LANLINE_API
-int32_t lanline_poll(lanline_node node,
-                     struct lanline_event *out,
-                     uint32_t stride,
-                     uint32_t capacity);
-
-/**
- * Blocks until there are events for lanline_poll, or the time is over, or the node is destroyed. For servers,
- * tests and tools; a game with a frame loop needs it not.
- *
- * @param node the node
- * @param timeout_ms most milliseconds to block; 0: only look
- * @return 1 if there are events, 0 if the time is over; LANLINE_INVALID_NODE (also if the node is destroyed
- *         meanwhile); LANLINE_BUSY (another thread waits on this node)
- *
- * Thread safety: any thread, one at a time for a node. Since: 0.1
- */
-LANLINE_API int32_t lanline_wait(lanline_node node, uint32_t timeout_ms);
-
-/**
- * Host (or whoever is to become it): invites a connected player into the session. The player is told the
- * members, connects to all of them, and reports; the game then answers with lanline_join_respond.
- *
- * @param node the node
- * @param peer the connected player
- * @param data sent along, at most 64 KiB; may be NULL if len is 0
- * @param len bytes at data
- * @param request receives the request's id; may be NULL
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_SELF, LANLINE_NOT_CONNECTED,
- *         LANLINE_QUEUE_FULL
- *
- * Events: LANLINE_EVENT_VERIFIED_JOIN_CAPABLE or LANLINE_EVENT_VERIFIED_JOIN_FAILED; at the player
- * LANLINE_EVENT_VERIFIED_JOIN_START, then …_ACCEPTED, …_REJECTED or …_FAILED.
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API
-int32_t lanline_join_start(lanline_node node,
-                           lanline_guid peer,
-                           const void *data,
-                           uint32_t len,
-                           lanline_request *request);
-
-/**
- * Joiner: the members that the running join to a host has to reach, and how far that is.
- *
- * @param node the node
- * @param host who sent LANLINE_EVENT_VERIFIED_JOIN_START
- * @param out room for `capacity` members; may be NULL if capacity is 0
- * @param stride bytes from one to the next: sizeof(lanline_join_member)
- * @param capacity most members to write
- * @return how many there are in all; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_NOT_FOUND (no such join)
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API
-int32_t lanline_join_members(lanline_node node,
-                             lanline_guid host,
-                             struct lanline_join_member *out,
-                             uint32_t stride,
-                             uint32_t capacity);
-
-/**
- * Joiner: sets the data that goes to the host once all members are reached (replacing what was set before).
- *
- * @param node the node
- * @param host who sent LANLINE_EVENT_VERIFIED_JOIN_START
- * @param data at most 64 KiB; may be NULL if len is 0
- * @param len bytes at data
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_NOT_FOUND (no such join), LANLINE_QUEUE_FULL
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API
-int32_t lanline_join_data(lanline_node node,
-                          lanline_guid host,
-                          const void *data,
-                          uint32_t len);
-
-/**
- * Host: lets a player in that LANLINE_EVENT_VERIFIED_JOIN_CAPABLE named, or turns it down.
- *
- * @param node the node
- * @param peer the player
- * @param accept 1: in; 0: not
- * @param data sent along, at most 64 KiB; may be NULL if len is 0
- * @param len bytes at data
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_NOT_FOUND (no such join waits),
- *         LANLINE_QUEUE_FULL
- *
- * Events: LANLINE_EVENT_MEMBER_JOINED at everybody, LANLINE_EVENT_VERIFIED_JOIN_ACCEPTED or …_REJECTED at the player.
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API
-int32_t lanline_join_respond(lanline_node node,
-                             lanline_guid peer,
-                             uint8_t accept,
-                             const void *data,
-                             uint32_t len);
-
-/**
- * Starts the session's host order afresh, so that time spent in menus does not count: call it at the same
- * moment of the game on all nodes.
- *
- * @param node the node
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_QUEUE_FULL
- *
- * Events: LANLINE_EVENT_NEW_HOST if another player hosts now.
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API int32_t lanline_mesh_reset_host_calculation(lanline_node node);
-
-/**
- * The session's host.
- *
- * @param node the node
- * @param out receives its guid: the node's own if it hosts or is alone; 0 if it is not known for the moment
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API int32_t lanline_mesh_host(lanline_node node, lanline_guid *out);
-
-/**
- * The members of the session in the order in which they host, this node included.
- *
- * @param node the node
- * @param out room for `capacity` guids; may be NULL if capacity is 0
- * @param capacity most guids to write
- * @return how many there are in all; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API int32_t lanline_mesh_order(lanline_node node, lanline_guid *out, uint32_t capacity);
-
-/**
- * The other members of the session, with how they are reached.
- *
- * @param node the node
- * @param out room for `capacity` participants; may be NULL if capacity is 0
- * @param stride bytes from one to the next: sizeof(lanline_participant)
- * @param capacity most participants to write
- * @return how many there are in all; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API
-int32_t lanline_mesh_participants(lanline_node node,
-                                  struct lanline_participant *out,
-                                  uint32_t stride,
-                                  uint32_t capacity);
-
-/**
- * Leaves the session; everybody is told at once. Connections stay. Nothing happens if the node is alone.
- *
- * @param node the node
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_QUEUE_FULL
- *
- * Events: LANLINE_EVENT_MEMBER_LEFT at the others.
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API int32_t lanline_mesh_leave(lanline_node node);
-
-/**
- * Host: removes a member from the session and ends the connection to it.
- *
- * @param node the node, which must be the host
- * @param peer the member
- * @param text why, for everybody; UTF-8, at most 256 bytes; may be NULL if text_len is 0
- * @param text_len bytes at text
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_WRONG_STATE (not the host), LANLINE_SELF,
- *         LANLINE_NOT_FOUND (no such member), LANLINE_QUEUE_FULL
- *
- * Events: LANLINE_EVENT_MEMBER_LEFT with code LANLINE_KICKED at everybody.
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API
-int32_t lanline_mesh_kick(lanline_node node,
-                          lanline_guid peer,
-                          const char *text,
-                          uint32_t text_len);
-
-/**
- * The version of layouts and meanings that this library has: compare it with LANLINE_ABI_VERSION of the header.
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API
-uint32_t lanline_abi_version(void);
-
-/**
- * The library's version, "0.1.0". Static text, never NULL, never to be freed.
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API const char *lanline_version(void);
-
-/**
- * For bindings: how many bytes a struct has in this library.
- *
- * @param id LANLINE_STRUCT_…
- * @return its size; 0 for an unknown id
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API uint32_t lanline_struct_size(uint32_t id);
-
-/**
- * For bindings: where a field of lanline_event begins in this library.
- *
- * @param field LANLINE_FIELD_…
- * @return its offset in bytes; UINT32_MAX for an unknown field
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API uint32_t lanline_event_field_offset(uint32_t field);
-
-/**
- * Fills options with their defaults. Does nothing if options is NULL. `app` remains to be set.
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API void lanline_node_options_init(struct lanline_node_options *options);
-
-/**
- * Creates a node: opens its UDP socket and reads its identity. It talks to nobody before it is told to,
- * but others who know its address can connect to it.
- *
- * @param options what lanline_node_options_init filled; everything is copied
- * @param out receives the node's id
- * @return LANLINE_OK; LANLINE_INVALID_ARGUMENT, LANLINE_WRONG_SIZE, LANLINE_UNSUPPORTED; LANLINE_IO
- *         (socket or identity file); LANLINE_OUT_OF_RESOURCES (1024 nodes, no thread)
- *
- * Events: LANLINE_EVENT_NOTICE if the identity file is in use elsewhere.
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API int32_t lanline_node_create(const struct lanline_node_options *options, lanline_node *out);
-
-/**
- * Ends a node in the middle of whatever it does: closes its connections, gives the closing messages up to
- * timeout_ms to leave, frees everything. Waits for a poll that is under way; a lanline_wait returns at once.
- * Requests that are outstanding end without an event; borrowed data and text of the node are gone.
- *
- * @param node the node; its id is never valid again
- * @param timeout_ms most milliseconds to block; 0: send the closing messages once and return
- * @return LANLINE_OK; LANLINE_INVALID_NODE
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API int32_t lanline_node_destroy(lanline_node node, uint32_t timeout_ms);
-
-/**
- * Destroys all nodes of the process, as lanline_node_destroy does, together within timeout_ms. Meant for
- * hosts that reload code (editors) or end. Creating nodes afterwards is fine.
- *
- * @param timeout_ms most milliseconds to block
- * @return how many nodes there were
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API int32_t lanline_shutdown_all(uint32_t timeout_ms);
-
-/**
- * The node's guid: its name for everybody.
- *
- * @param node the node
- * @param out receives it
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API int32_t lanline_node_guid(lanline_node node, lanline_guid *out);
-
-/**
- * The node's public key, from which its guid is derived.
- *
- * @param node the node
- * @param key32 receives 32 bytes
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API int32_t lanline_node_key(lanline_node node, uint8_t *key32);
-
-/**
- * The address that the node's UDP socket is bound to (the IPv4 one if there are two); the IP is
- * unspecified (0.0.0.0, ::) unless `bind` named one.
- *
- * @param node the node
- * @param out receives it
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API int32_t lanline_node_address(lanline_node node, struct lanline_address *out);
-
-/**
- * Opens a session with a server, which is kept up until lanline_server_disconnect: lost, it is re-opened
- * by itself. A node has one; while it has one, this call ends with the present one's success or
- * LANLINE_ALREADY_IN_PROGRESS.
- *
- * @param node the node
- * @param address "HOST", "HOST:PORT", "1.2.3.4:PORT", "[2001:db8::1]:PORT"; the port is 61111 if left out
- * @param address_len bytes at address
- * @param key32 the 32 bytes of the server's public key, which it must prove; NULL: any, and reported as unverified
- * @param request receives the request's id; may be NULL
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_QUEUE_FULL
- *
- * Events: LANLINE_EVENT_SERVER_CONNECTED or LANLINE_EVENT_SERVER_FAILED; later SERVER_LOST, SERVER_RECONNECTED.
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API
-int32_t lanline_server_connect(lanline_node node,
-                               const char *address,
-                               uint32_t address_len,
-                               const uint8_t *key32,
-                               lanline_request *request);
-
-/**
- * Closes the session with the server; connections to players stay.
- *
- * @param node the node
- * @param request receives the request's id; may be NULL
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_QUEUE_FULL
- *
- * Events: LANLINE_EVENT_SERVER_DISCONNECTED.
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API int32_t lanline_server_disconnect(lanline_node node, lanline_request *request);
-
-/**
- * Opens a way to a player at the same server, without connecting: both routers are made to let packets
- * through. Any number may run at once.
- *
- * @param node the node
- * @param peer the player's guid
- * @param request receives the request's id; may be NULL
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_SELF, LANLINE_QUEUE_FULL
- *
- * Events: LANLINE_EVENT_NAT_PUNCHTHROUGH_SUCCEEDED, …_FAILED (code LANLINE_SERVER_LOST without a server),
- * LANLINE_EVENT_NAT_TARGET_NOT_CONNECTED, …_UNRESPONSIVE, LANLINE_EVENT_NAT_CONNECTION_TO_TARGET_LOST,
- * LANLINE_EVENT_NAT_ALREADY_IN_PROGRESS; the outcome comes at the other player as well, with request 0.
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API int32_t lanline_open_nat(lanline_node node, lanline_guid peer, lanline_request *request);
-
-/**
- * Connects to a player: by guid (a way is opened first if there is none), by address (whoever answers), or
- * by both (the address must answer with that guid's key).
- *
- * @param node the node
- * @param peer the player's guid; 0 if only the address is known
- * @param address the player's address; NULL if only the guid is known
- * @param request receives the request's id; may be NULL
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_SELF, LANLINE_QUEUE_FULL
- *
- * Events: LANLINE_EVENT_CONNECTED at both ends (request 0 at the other), or LANLINE_EVENT_CONNECTION_FAILED.
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API
-int32_t lanline_peer_connect(lanline_node node,
-                             lanline_guid peer,
-                             const struct lanline_address *address,
-                             lanline_request *request);
-
-/**
- * Closes the connection to a player. Messages sent before are handed over as far as the connection takes them
- * at once.
- *
- * @param node the node
- * @param peer the player's guid
- * @param user_code a number of the game's own; the other side finds it in `count`
- * @param text why, for the other side; UTF-8, at most 256 bytes; may be NULL if text_len is 0
- * @param text_len bytes at text
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_NOT_CONNECTED, LANLINE_QUEUE_FULL
- *
- * Events: LANLINE_EVENT_DISCONNECTED at both ends.
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API
-int32_t lanline_peer_disconnect(lanline_node node,
-                                lanline_guid peer,
-                                uint32_t user_code,
-                                const char *text,
-                                uint32_t text_len);
-
-/**
- * Sends a message to a connected player, or to all of them. The data is copied; messages of a moment travel
- * together, so many small sends are fine. Reliable messages to all are taken for all or for nobody; unreliable
- * ones are skipped for players whose queue is full.
- *
- * @param node the node
- * @param peer the player's guid, or LANLINE_ALL_PEERS
- * @param channel 0 to 63; order and sequence are kept within a channel
- * @param mode LANLINE_SEND_…
- * @param data the message; may be NULL if len is 0
- * @param len bytes at data: at most 1 MiB (1048576) reliable, 64 KiB (65536) unreliable
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_TOO_LARGE; LANLINE_NOT_CONNECTED;
- *         LANLINE_QUEUE_FULL (the network is slower than the game: try again after the next poll)
- *
- * Events: LANLINE_EVENT_MESSAGE at the receiver.
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API
-int32_t lanline_send(lanline_node node,
-                     lanline_guid peer,
-                     uint8_t channel,
-                     uint8_t mode,
-                     const void *data,
-                     uint32_t len);
-
-/**
- * Gives up a request: its event comes with code LANLINE_CANCELLED (unless it was just ending by itself).
- *
- * @param node the node
- * @param request what an earlier call gave out
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT (0), LANLINE_NOT_FOUND (it has ended, or never was),
- *         LANLINE_QUEUE_FULL
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API
-int32_t lanline_cancel(lanline_node node,
-                       lanline_request request);
-
-/**
- * Figures of the connection to a player.
- *
- * @param node the node
- * @param peer the player's guid
- * @param out receives them; its struct_size must be set
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_WRONG_SIZE, LANLINE_NOT_CONNECTED
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API
-int32_t lanline_peer_stats_get(lanline_node node,
-                               lanline_guid peer,
-                               struct lanline_peer_stats *out);
-
-/**
- * Figures of the node.
- *
- * @param node the node
- * @param out receives them; its struct_size must be set
- * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_WRONG_SIZE
- *
- * Thread safety: any thread. Since: 0.1
- */
-LANLINE_API int32_t lanline_node_stats_get(lanline_node node, struct lanline_node_stats *out);
-
-/**
  * Writes why the last failed call of this thread failed, in words for a developer, UTF-8 with a NUL
  * behind it, cut to fit. Only meaningful directly after a call on the same thread returned a negative number.
  *
@@ -1662,7 +1131,8 @@ int32_t lanline_join_start(lanline_node node,
                            lanline_request *request);
 
 /**
- * Joiner: the members that the running join to a host has to reach, and how far that is.
+ * Joiner: the members that the running join to a host has to reach, and how far that is. The host, to whom the
+ * connection stands, and this node are not among them: the first who joins has an empty list.
  *
  * @param node the node
  * @param host who sent LANLINE_EVENT_VERIFIED_JOIN_START

@@ -121,7 +121,8 @@ numbered! {
     EventType: u32 {
         /// Something inside the library failed beyond repair; the node is dead. Destroy it.
         Fatal = 1 "FATAL",
-        /// `count` unreliable messages were dropped because the game did not poll in time.
+        /// `count` unreliable messages were dropped: because the game did not poll in time, or (`peer` says whose) because a part of a
+        /// split one was lost, or the path became too small for one. Packets that the network lost are not in it.
         Dropped = 2 "DROPPED",
         /// Something a developer should know; `text` says it. No action needed.
         Notice = 3 "NOTICE",
@@ -161,11 +162,12 @@ numbered! {
         /// The connection to `peer` moved from `path_from` to `path`; `address` is the new one.
         PathChanged = 34 "PATH_CHANGED",
 
-        /// Client: the session's members are known; `data` from the host; `count` members.
+        /// Client: `peer`, the host, named the session's members; `data` from it. `count` members are to be connected to: those that
+        /// lanline_join_members lists, without the host and this node, so 0 for the first who joins.
         VerifiedJoinStart = 40 "VERIFIED_JOIN_START",
         /// Host: `peer` reached everyone; answer with respond_join. `data` from the joiner.
         VerifiedJoinCapable = 41 "VERIFIED_JOIN_CAPABLE",
-        /// Client: in. `data` from the host; `count` members.
+        /// Client: in. `data` from the host; `count` members, the host and this node included.
         VerifiedJoinAccepted = 42 "VERIFIED_JOIN_ACCEPTED",
         /// Client: the host's game declined. `data` from the host.
         VerifiedJoinRejected = 43 "VERIFIED_JOIN_REJECTED",

@@ -405,3 +405,69 @@ fn no_poll_allocates_or_frees_and_no_small_send_does_once_the_lanes_have_grown()
     one.destroy();
     other.destroy();
 }
+
+#[test]
+fn a_player_that_comes_and_goes_while_the_game_does_not_poll_is_told_of_once() {
+    let mut one = Player::new();
+    let mut idle = Player::new();
+    let address = idle.address();
+    let (mut let_in, mut full) = (0, 0);
+    for _ in 0..10 {
+        let mut request = 0;
+        // SAFETY: valid for the call.
+        ok(unsafe { lanline_peer_connect(one.node, idle.guid, &address, &mut request) });
+        let deadline = Instant::now() + PATIENCE;
+        let ended = loop {
+            assert!(Instant::now() < deadline);
+            // SAFETY: no pointers.
+            unsafe { lanline_wait(one.node, 100) };
+            one.poll();
+            let mut seen = one.seen.drain(..);
+            if let Some(event) = seen.find(|event| event.record.request == request) {
+                break event;
+            }
+        };
+        if ended.kind == EventType::Connected {
+            let_in += 1;
+            // SAFETY: valid for the call.
+            ok(unsafe { lanline_peer_disconnect(one.node, idle.guid, 0, std::ptr::null(), 0) });
+            one.expect(EventType::Disconnected);
+        } else {
+            assert_eq!(ended.record.code, Code::Full.number(), "{ended:?}");
+            full += 1;
+        }
+    }
+    assert_eq!((let_in, full), (1, 9));
+    let mut stats = NodeStatsRecord {
+        struct_size: size_of::<NodeStatsRecord>() as u32,
+        ..Default::default()
+    };
+    // SAFETY: valid for the call.
+    ok(unsafe { lanline_node_stats_get(idle.node, &mut stats) });
+    assert_eq!(stats.events_pending, 2);
+    idle.expect(EventType::Connected);
+    idle.expect(EventType::Disconnected);
+    // It has heard: the next one may come.
+    let mut request = 0;
+    // SAFETY: valid for the call.
+    ok(unsafe { lanline_peer_connect(one.node, idle.guid, &address, &mut request) });
+    one.expect(EventType::Connected);
+    idle.expect(EventType::Connected);
+    one.destroy();
+    idle.destroy();
+}
+
+#[test]
+fn a_destroy_without_time_still_says_goodbye() {
+    for timeout in [0, 1_000] {
+        let (one, mut other) = connected();
+        // Something is on its way and not acknowledged.
+        ok(one.send(other.guid, SendMode::ReliableOrdered, &[1; 100]));
+        // SAFETY: no pointers.
+        ok(unsafe { lanline_node_destroy(one.node, timeout) });
+        // A node that had only vanished would be LOST, ten seconds later.
+        let gone = other.expect(EventType::Disconnected);
+        assert_eq!((gone.record.peer, gone.record.code), (one.guid, Code::Closed.number()));
+        other.destroy();
+    }
+}

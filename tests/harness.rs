@@ -333,3 +333,114 @@ fn sends_by_number_arrive_in_order_and_a_goodbye_carries_its_words() {
     a.expect("DISCONNECTED", |line| line["event"] == "DISCONNECTED");
     assert!(a.ends_well() && b.ends_well());
 }
+
+/// Two connected harnesses, the second a member of the first's session.
+fn session() -> Option<(Harness, String, Harness, String)> {
+    let (mut joiner, joiner_guid, mut host, host_guid) = pair()?;
+    host.command(format!("start_verified_join peer={joiner_guid}").as_bytes());
+    let start = joiner.expect("START", |line| line["event"] == "VERIFIED_JOIN_START");
+    // Whom to connect to: nobody but the host is there.
+    assert_eq!(start["count"], 0);
+    host.expect("CAPABLE", |line| line["event"] == "VERIFIED_JOIN_CAPABLE");
+    host.command(format!("respond_join peer={joiner_guid} accept=1").as_bytes());
+    let accepted = joiner.expect("ACCEPTED", |line| line["event"] == "VERIFIED_JOIN_ACCEPTED");
+    assert_eq!(accepted["count"], 2);
+    host.expect("MEMBER_JOINED", |line| line["event"] == "MEMBER_JOINED");
+    Some((host, host_guid, joiner, joiner_guid))
+}
+
+#[test]
+fn quitting_and_the_end_of_input_are_told_to_everybody_at_once() {
+    for quit in [true, false] {
+        let Some((mut host, _, mut joiner, joiner_guid)) = session() else {
+            return;
+        };
+        if quit {
+            joiner.command(b"quit");
+        }
+        assert!(joiner.ends_well());
+        // Had nothing been said, both would come after the lost-peer time, with code LOST.
+        let left = host.expect("MEMBER_LEFT", |line| line["event"] == "MEMBER_LEFT");
+        assert_eq!(
+            (&left["peer"], &left["name"]),
+            (&Value::from(joiner_guid.as_str()), &"LEFT".into())
+        );
+        let gone = host.expect("DISCONNECTED", |line| line["event"] == "DISCONNECTED");
+        assert_eq!(
+            (&gone["peer"], &gone["name"]),
+            (&Value::from(joiner_guid.as_str()), &"CLOSED".into())
+        );
+        assert!(host.ends_well());
+    }
+}
+
+#[test]
+fn a_host_that_quits_hands_over_at_once() {
+    let Some((host, host_guid, mut joiner, joiner_guid)) = session() else {
+        return;
+    };
+    assert!(host.ends_well());
+    // The first one, with whom it joined, replaced nobody.
+    let new = joiner.expect("NEW_HOST", |line| {
+        line["event"] == "NEW_HOST" && line["old"] == host_guid.as_str()
+    });
+    assert_eq!(new["peer"], Value::from(joiner_guid.as_str()));
+    let gone = joiner.expect("DISCONNECTED", |line| line["event"] == "DISCONNECTED");
+    assert_eq!(gone["name"], "CLOSED");
+    assert!(joiner.ends_well());
+}
+
+#[test]
+fn what_was_sent_before_a_disconnect_or_the_end_arrives() {
+    for quit in [false, true] {
+        let Some((mut a, _, mut b, b_guid)) = pair() else {
+            return;
+        };
+        let mut commands = format!("send peer={b_guid} bytes=1000 count=500\n");
+        commands += &if quit {
+            "quit\n".to_owned()
+        } else {
+            format!("disconnect peer={b_guid}\n")
+        };
+        a.write(commands.as_bytes());
+        for number in 0..500 {
+            let line = b.expect("a message", |line| {
+                line["event"] == "MESSAGE" || line["event"] == "DISCONNECTED"
+            });
+            assert_eq!(line["event"], "MESSAGE", "after {number}");
+        }
+        b.expect("DISCONNECTED", |line| line["event"] == "DISCONNECTED");
+        assert!(a.ends_well() && b.ends_well());
+    }
+}
+
+#[test]
+fn the_join_timeout_is_the_settings() {
+    // Three on loopback without a server: the last one does not connect to the member that it is told of.
+    let port = || {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        socket.expect("loopback").port()
+    };
+    let at = port();
+    let Some(mut host) = Harness::start(&[&format!("bind=127.0.0.1:{at}"), "join_timeout_ms=1500"]) else {
+        return;
+    };
+    let (host_guid, _) = host.ready();
+    let join = |settings: &[&str], host: &mut Harness| {
+        let mut joiner = Harness::start(settings).expect("it is built");
+        let (guid, _) = joiner.ready();
+        joiner.command(format!("connect_peer peer={host_guid} address=127.0.0.1:{at}").as_bytes());
+        joiner.expect("CONNECTED", |line| line["event"] == "CONNECTED");
+        host.expect("CONNECTED", |line| line["event"] == "CONNECTED");
+        host.command(format!("start_verified_join peer={guid}").as_bytes());
+        (joiner, guid)
+    };
+    let (first, guid) = join(&[], &mut host);
+    host.expect("CAPABLE", |line| line["event"] == "VERIFIED_JOIN_CAPABLE");
+    host.command(format!("respond_join peer={guid} accept=1").as_bytes());
+    host.expect("MEMBER_JOINED", |line| line["event"] == "MEMBER_JOINED");
+    let (second, _) = join(&["join=manual"], &mut host);
+    let failed = host.expect("FAILED", |line| line["event"] == "VERIFIED_JOIN_FAILED");
+    assert_eq!(failed["name"], "TIMEOUT");
+    assert!(first.ends_well() && second.ends_well() && host.ends_well());
+}

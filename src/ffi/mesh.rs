@@ -84,7 +84,8 @@ pub unsafe extern "C" fn lanline_join_start(
     })
 }
 
-/// Joiner: the members that the running join to a host has to reach, and how far that is.
+/// Joiner: the members that the running join to a host has to reach, and how far that is. The host, to whom the
+/// connection stands, and this node are not among them: the first who joins has an empty list.
 ///
 /// @param node the node
 /// @param host who sent LANLINE_EVENT_VERIFIED_JOIN_START

@@ -11,6 +11,7 @@
 pub mod address;
 pub mod error;
 pub mod events;
+pub mod ids;
 pub mod mesh;
 pub mod node;
 pub mod panic;
@@ -20,9 +21,4 @@ mod check;
 #[cfg(test)]
 mod tests;
 
-/// Id of a node; 0 is none. Ids are never pointers: one that is no longer valid is answered with LANLINE_INVALID_NODE.
-pub type NodeId = u32;
-/// Id of something that was asked for, unique within a node; 0: none. Each ends in exactly one event that carries it.
-pub type RequestId = u32;
-/// A player: 63 bits derived from its public key, the same for everybody; 0: none.
-pub type Guid = u64;
+pub use ids::{Guid, NodeId, RequestId};

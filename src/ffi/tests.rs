@@ -342,3 +342,39 @@ fn names_sizes_and_offsets() {
     }
     assert_eq!(size_of::<EventRecord>(), 128);
 }
+
+#[test]
+fn a_panic_in_the_background_is_fatal_and_the_node_can_only_be_destroyed() {
+    let mut node = 0;
+    let mut events = [EventRecord::default(); 8];
+    // SAFETY: valid for the calls.
+    unsafe {
+        assert_eq!(lanline_node_create(&options(), &mut node), 0, "{}", last_error());
+        crate::shell::with_node(node, |node| {
+            node.break_engine();
+            Ok(())
+        })
+        .unwrap();
+        let fatal = loop {
+            assert!(lanline_wait(node, 1_000) >= 0, "{}", last_error());
+            let count = lanline_poll(node, events.as_mut_ptr(), 128, 8);
+            assert!(count >= 0, "{}", last_error());
+            if let Some(event) = events[..count as usize].iter().find(|event| event.r#type == 1) {
+                break *event;
+            }
+        };
+        assert_eq!(fatal.code, Code::Internal.number());
+        let text = CStr::from_ptr(fatal.text).to_str().unwrap();
+        assert!(text.contains("on purpose") && text.contains("destroy it"), "{text}");
+        let dead = Code::Internal;
+        fails(lanline_open_nat(node, 5, null_mut()), dead, "dead");
+        fails(lanline_send(node, 0, 0, 2, null(), 0), dead, "dead");
+        fails(lanline_mesh_leave(node), dead, "dead");
+        // Whoever only looks sees what was last known, and no second event.
+        let mut host = 0;
+        assert_eq!(lanline_mesh_host(node, &mut host), 0);
+        assert_eq!(lanline_poll(node, events.as_mut_ptr(), 128, 8), 0);
+        assert_eq!(lanline_node_destroy(node, 1_000), 0);
+        fails(lanline_wait(node, 0), Code::InvalidNode, "`node`");
+    }
+}

@@ -8,9 +8,9 @@ use bytes::{Bytes, BytesMut};
 use super::agenda::Happening;
 use super::host::{Effort, MAX_WAKES_PER_MILLISECOND, Outputs, Startup};
 use super::network::{DEFAULT_TIME_TO_LIVE, Lost, Packet, Step};
-use super::trace::{self, DropReason, Fate, TraceEntry};
+use super::trace::{self, Captured, DropReason, Fate, TraceEntry};
 use super::{AttachmentId, HostId, Lab, Party, RecordedEvent, derive_seed};
-use crate::engine::{Datagram, Transmit};
+use crate::engine::{Datagram, SocketName, Transmit};
 use crate::peer::api::{SideEffect, SideEffectAnswer};
 
 /// Passing time.
@@ -157,6 +157,13 @@ impl Lab {
         state.counters.received += 1;
         state.counters.bytes_received += packet.contents.len() as u64;
         self.note(Fate::Delivered, host, &packet);
+        if let Some(captured) = &mut self.captured {
+            captured.push(Captured {
+                host,
+                source: packet.source,
+                contents: packet.contents.clone(),
+            });
+        }
         let datagram = Datagram {
             socket,
             source: packet.source,
@@ -169,6 +176,22 @@ impl Lab {
                 .unwrap_or_else(|shared| BytesMut::from(&shared[..])),
         };
         let state = &mut self.hosts[host.0];
+        if let Some(engine) = state.engine.as_deref_mut() {
+            state.randomness.scope(|| engine.handle_datagram(now, datagram));
+            self.drive(host);
+        }
+    }
+
+    pub(super) fn inject_into(&mut self, host: HostId, socket: SocketName, source: SocketAddr, contents: &[u8]) {
+        let now = self.now();
+        let state = &mut self.hosts[host.0];
+        let datagram = Datagram {
+            socket,
+            source,
+            destination_ip: None,
+            ecn: None,
+            contents: BytesMut::from(contents),
+        };
         if let Some(engine) = state.engine.as_deref_mut() {
             state.randomness.scope(|| engine.handle_datagram(now, datagram));
             self.drive(host);

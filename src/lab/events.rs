@@ -77,6 +77,10 @@ pub enum OwnedEvent {
         mode: SendMode,
         data: Vec<u8>,
     },
+    Dropped {
+        peer: Guid,
+        count: u64,
+    },
     PathChanged {
         peer: Guid,
         from: PathKind,
@@ -209,6 +213,7 @@ impl From<Event<'_>> for OwnedEvent {
                 mode,
                 data: data.to_vec(),
             },
+            Event::Dropped { peer, count } => Self::Dropped { peer, count },
             Event::PathChanged {
                 peer,
                 from,

@@ -49,7 +49,7 @@ pub use network::{AttachmentId, Families, Link, LinkDirection, NetworkId, Prefix
 pub use random::derive_seed;
 pub use router::{Allocation, Dependence, Pooling, RouterConfig, Translation};
 pub use seeds::{SEED_VARIABLE, assert_share_of_seeds, replay_command, seed_from_environment, with_seeds};
-pub use trace::{DropReason, Fate, TraceEntry, first_difference};
+pub use trace::{Captured, DropReason, Fate, TraceEntry, first_difference};
 
 use crate::codes::SendMode;
 use crate::engine::{SocketName, Transmit};
@@ -92,6 +92,8 @@ pub struct Lab {
     resolve_time: Duration,
     partitions: Vec<(Party, Party)>,
     trace: Option<Vec<TraceEntry>>,
+    /// Whole datagrams, while they are captured.
+    captured: Option<Vec<Captured>>,
     drops: BTreeMap<DropReason, u64>,
     next_request: RequestId,
     buffer: Vec<u8>,
@@ -112,6 +114,7 @@ impl Lab {
             resolve_time: DEFAULT_RESOLVE_TIME,
             partitions: Vec::new(),
             trace: None,
+            captured: None,
             drops: BTreeMap::new(),
             next_request: 1,
             buffer: Vec::new(),
@@ -487,6 +490,21 @@ impl Lab {
     /// All reasons for which datagrams ended, with their numbers.
     pub fn drops(&self) -> &BTreeMap<DropReason, u64> {
         &self.drops
+    }
+
+    /// Keeps every datagram that is delivered from now on, whole.
+    pub fn capture(&mut self) {
+        self.captured.get_or_insert_default();
+    }
+
+    /// What was captured; nothing is from now on.
+    pub fn take_captured(&mut self) -> Vec<Captured> {
+        self.captured.take().unwrap_or_default()
+    }
+
+    /// Gives a host a datagram as if it had come from any address.
+    pub fn inject(&mut self, host: HostId, socket: SocketName, source: SocketAddr, contents: &[u8]) {
+        self.inject_into(host, socket, source, contents);
     }
 
     /// Records every datagram from now on.

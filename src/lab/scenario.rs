@@ -492,6 +492,7 @@ pub fn node_config(identity: Identity) -> NodeConfig {
         accept_from: Consent::default(),
         join_auto: true,
         partial_mesh: false,
+        join_time_limit: Duration::from_secs(30),
         manual_address: None,
         sockets: Vec::new(),
         local_addresses: Vec::new(),

@@ -73,6 +73,17 @@ pub struct TraceEntry {
     pub hash: u64,
 }
 
+/// A datagram as a host received it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Captured {
+    /// At whom.
+    pub host: HostId,
+    /// From where, as the host sees it.
+    pub source: SocketAddr,
+    /// The UDP payload.
+    pub contents: bytes::Bytes,
+}
+
 impl fmt::Display for TraceEntry {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

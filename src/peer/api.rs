@@ -39,6 +39,8 @@ pub struct NodeConfig {
     pub join_auto: bool,
     /// A join may succeed with unreached members.
     pub partial_mesh: bool,
+    /// Time for a whole verified join, as the host of one (1 s to 10 min; default 30 s).
+    pub join_time_limit: Duration,
     /// A port forwarded by hand.
     pub manual_address: Option<SocketAddr>,
     /// The sockets there are, with the address each is bound to (port never 0).
@@ -257,6 +259,13 @@ pub enum Event<'a> {
         /// The payload.
         data: &'a [u8],
     },
+    /// `DROPPED`
+    Dropped {
+        /// Whose messages, or messages to whom.
+        peer: Guid,
+        /// How many since the last such event of that peer.
+        count: u64,
+    },
     /// `PATH_CHANGED`
     PathChanged {
         /// Who.
@@ -299,7 +308,7 @@ pub enum MeshEvent {
     JoinStart {
         /// The host.
         host: Guid,
-        /// Members, host and joiner included.
+        /// Members to connect to, those of [`JoinView`]: host and joiner are not counted, so 0 for the first joiner.
         members: u32,
         /// The other game's data.
         data: Vec<u8>,
@@ -422,7 +431,7 @@ pub struct MeshView {
     pub host: Option<Guid>,
     /// Everybody in host order, this node included.
     pub order: Vec<Guid>,
-    /// The list of a running join at the joiner: host, then each member with its state.
+    /// Running joins at the joiner: each with its host and the members to reach, host and joiner not among them.
     pub joins: Vec<JoinView>,
     /// Joins at the host that wait for the game's answer.
     pub capable: Vec<Guid>,

@@ -269,7 +269,8 @@ impl Node {
 
     fn consents_to(&self, peer: Guid) -> bool {
         let running = self.attempts.runs.values().filter(|run| !run.ended).count();
-        self.accept_from != Consent::Nobody
+        self.accepting
+            && self.accept_from != Consent::Nobody
             && self.relay_policy != RelayPolicy::Only
             && running < MAX_ATTEMPTS
             && self.attempts.runs.len() < MAX_HELD

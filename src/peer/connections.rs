@@ -33,10 +33,13 @@ pub(super) const GREETING_TIME: Duration = Duration::from_secs(7);
 /// A link that came in late, after the own one stood, is closed by its dialler within a round trip. If it is still there after this
 /// time, the dialler means it.
 const PARKED_TIME: Duration = Duration::from_secs(1);
-/// Time that a link which is left on purpose has for sending what the game sent before: a bulk transfer's queue is not waited for.
+/// Time that a link which is left on purpose has for delivering what the game sent before: a few round trips; a bulk transfer's queue is
+/// not waited for.
 const FLUSH_TIME: Duration = Duration::from_millis(500);
 /// Events that the game has not fetched yet above which no new connection is accepted.
 pub(super) const MAX_UNREAD_EVENTS: usize = 1024;
+/// Dropped messages are gathered for this long before the game is told: a few events a second at most.
+const DROPPED_INTERVAL: Duration = Duration::from_millis(250);
 /// Closes a link that another one between the same two makes needless.
 pub(super) const SUPERSEDED: Code = Code::Replaced;
 
@@ -78,6 +81,8 @@ pub(super) struct Link {
     pub incarnation: u64,
     pub closed: bool,
     pub ending: Option<(Reason, u32)>,
+    /// Unreliable messages dropped and not told yet.
+    pub dropped: u64,
 }
 
 /// What the game's guid leads to.
@@ -195,6 +200,8 @@ impl Node {
         }
         match self.rival(key.guid(), hello.incarnation) {
             Rival::None => self.accept(now, link),
+            // One that would be declined replaces nothing.
+            Rival::Replaced(_) if !self.accepting || self.unread.contains_key(&key.guid()) => self.accept(now, link),
             Rival::Replaced(old) => {
                 let text = "the player came back over a new connection".to_owned();
                 let info = CloseInfo {
@@ -253,13 +260,8 @@ impl Node {
         let Some(guid) = self.links.get(&link).and_then(Link::guid) else {
             return;
         };
-        if self.connected_or_dialling(Some(guid)) >= self.max_peers || self.lifecycle.len() >= MAX_UNREAD_EVENTS {
-            self.refuse(
-                now,
-                link,
-                Code::Full,
-                "this player has as many connections as it allows",
-            );
+        if let Some(text) = self.no_room_for(guid) {
+            self.refuse(now, link, Code::Full, text);
             // Those whose own link failed, so that only this one was left.
             let unlinked = |dial: &Dial| dial.guid == Some(guid) && dial.link.is_none();
             let numbers: Vec<u64> = self
@@ -277,6 +279,19 @@ impl Node {
         let welcome = PeerControl::Welcome(self.greeting());
         self.send_control(link, &welcome);
         self.open(now, link);
+    }
+
+    /// Why a connection that this peer began is declined, in words for it.
+    fn no_room_for(&self, guid: Guid) -> Option<&'static str> {
+        if self.connected_or_dialling(Some(guid)) >= self.max_peers {
+            Some("this player has as many connections as it allows")
+        } else if !self.accepting || self.lifecycle.len() >= MAX_UNREAD_EVENTS {
+            Some("this player's game does not fetch its events and takes in nobody meanwhile")
+        } else if self.unread.contains_key(&guid) {
+            Some("this player's game has not heard of the last connection yet")
+        } else {
+            None
+        }
     }
 
     /// From now on this is the peer's link.
@@ -380,7 +395,7 @@ impl Node {
         self.end_link(now, link, Reason { code, text }, user_code);
     }
 
-    /// Closes links that were left on purpose and have sent everything by now. True if there was one.
+    /// Closes links that were left on purpose and whose last messages have arrived by now. True if there was one.
     pub(super) fn close_leaving(&mut self, now: Instant) -> bool {
         if self.leaving.is_empty() {
             return false;
@@ -388,7 +403,7 @@ impl Node {
         let transport = &mut self.transport;
         let before = self.leaving.len();
         self.leaving.retain(|(link, info, deadline)| {
-            let waits = now < *deadline && transport.stats(*link).is_some_and(|stats| stats.bytes_queued > 0);
+            let waits = now < *deadline && !transport.is_delivered(*link);
             if !waits {
                 transport.close(now, *link, info.clone());
             }
@@ -464,6 +479,8 @@ impl Node {
         let (Some(guid), Some((reason, user_code))) = (entry.guid(), entry.ending.take()) else {
             return;
         };
+        self.note_dropped(link);
+        self.tell_dropped(link);
         if closed {
             self.forget_link(now, link);
         }
@@ -479,6 +496,53 @@ impl Node {
             None => {
                 self.peers.remove(&guid);
             }
+        }
+    }
+
+    /// Notes what the transport dropped on that link; the game hears of it within [`DROPPED_INTERVAL`].
+    pub(super) fn note_dropped(&mut self, link: LinkId) {
+        let count = self.transport.take_unreliable_dropped(link);
+        if count > 0
+            && let Some(entry) = self.links.get_mut(&link)
+        {
+            entry.dropped += count;
+            if self.dropped_due.is_none() {
+                self.dropped_due = Some(self.now + DROPPED_INTERVAL);
+                self.timers_changed = true;
+            }
+        }
+    }
+
+    fn tell_dropped(&mut self, link: LinkId) {
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        if entry.dropped > 0
+            && entry.raised
+            && let Some(peer) = entry.guid()
+        {
+            let count = std::mem::take(&mut entry.dropped);
+            self.raise(Event::Dropped { peer, count });
+        }
+    }
+
+    /// Tells of dropped messages when it is time. A game that does not fetch its events gets one event more a peer, not one each time.
+    pub(super) fn dropped_timeout(&mut self, now: Instant) {
+        if self.dropped_due.is_none_or(|at| at > now) {
+            return;
+        }
+        self.dropped_due = None;
+        self.timers_changed = true;
+        if !self.accepting {
+            self.dropped_due = Some(now + DROPPED_INTERVAL);
+            return;
+        }
+        let links: Vec<LinkId> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.dropped > 0)
+            .map(|(link, _)| *link)
+            .collect();
+        for link in links {
+            self.tell_dropped(link);
         }
     }
 
@@ -553,7 +617,8 @@ impl Node {
     /// The other side did not close its link although ours stood: it has lost ours.
     fn unpark(&mut self, now: Instant, link: LinkId, guid: Option<Guid>) {
         let Some(guid) = guid else { return };
-        if let Some(old) = self.current_link(guid) {
+        let welcome = self.accepting && !self.unread.contains_key(&guid);
+        if let Some(old) = self.current_link(guid).filter(|_| welcome) {
             let text = "the player came back over a new connection".to_owned();
             let info = CloseInfo {
                 code: SUPERSEDED.number(),
@@ -600,6 +665,7 @@ impl Link {
             incarnation: 0,
             closed: false,
             ending: None,
+            dropped: 0,
         }
     }
 

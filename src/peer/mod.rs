@@ -63,8 +63,6 @@ const LONGEST_KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVES_IN_LOST_TIME: u32 = 4;
 /// Links beyond those that `max_peers` needs in both directions: handshakes of strangers, the server, closes on the way.
 const SPARE_LINKS: usize = 64;
-/// Time for a whole verified join.
-const JOIN_TIME_LIMIT: Duration = Duration::from_secs(30);
 /// Smallest datagram that can begin a QUIC connection (RFC 9000, section 14.1).
 const SMALLEST_INITIAL: usize = 1200;
 
@@ -86,6 +84,10 @@ pub struct Node {
     access_key: String,
     incarnation: u64,
     max_peers: usize,
+    /// False: the game has not fetched its events for long.
+    accepting: bool,
+    /// Peers with CONNECTED events that the game has not fetched, and how many.
+    unread: BTreeMap<Guid, u32>,
     relay_policy: RelayPolicy,
     accept_from: Consent,
     manual_address: Option<SocketAddr>,
@@ -124,6 +126,8 @@ pub struct Node {
     transmit_wanted: bool,
     view_changed: bool,
     view_at: Option<Instant>,
+    /// When the game is told of dropped messages.
+    dropped_due: Option<Instant>,
 }
 
 impl Node {
@@ -149,7 +153,7 @@ impl Node {
                 join_auto: config.join_auto,
                 partial: config.partial_mesh,
                 max_peers: config.max_peers,
-                join_time_limit: JOIN_TIME_LIMIT,
+                join_time_limit: config.join_time_limit,
             },
         );
         Self {
@@ -160,6 +164,8 @@ impl Node {
             access_key: config.access_key,
             incarnation: random.next_u64(),
             max_peers: config.max_peers,
+            accepting: true,
+            unread: BTreeMap::new(),
             relay_policy: config.relay_policy,
             accept_from: config.accept_from,
             manual_address: config.manual_address,
@@ -190,6 +196,7 @@ impl Node {
             transmit_wanted: false,
             view_changed: true,
             view_at: None,
+            dropped_due: None,
         }
     }
 
@@ -247,6 +254,41 @@ impl Node {
         self.settle(now);
     }
 
+    /// True while links that were left on purpose deliver their last messages and their close: at most half a second.
+    pub fn is_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Closes what is still being left at once; what has not been delivered is lost.
+    pub fn hang_up(&mut self, now: Instant) {
+        for (_, _, deadline) in &mut self.leaving {
+            *deadline = now;
+        }
+        self.close_leaving(now);
+    }
+
+    /// With false, connections and introductions that others begin are declined (FULL), until it is called with true: for a game that does
+    /// not fetch its events. What stands, and what the game asks for itself, goes on.
+    pub fn set_accepting(&mut self, accepting: bool) {
+        self.accepting = accepting;
+    }
+
+    /// An event CONNECTED of that peer waits for the game (once for each such event). Until [`fetched`](Self::fetched) no new connection
+    /// that the peer begins is accepted, so that at most one pair of CONNECTED and DISCONNECTED waits for it.
+    pub fn unfetched(&mut self, peer: Guid) {
+        *self.unread.entry(peer).or_default() += 1;
+    }
+
+    /// The game has fetched an event CONNECTED of that peer.
+    pub fn fetched(&mut self, peer: Guid) {
+        if let Some(count) = self.unread.get_mut(&peer) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.unread.remove(&peer);
+            }
+        }
+    }
+
     /// Queues a game message for a connected peer.
     pub fn send(
         &mut self,
@@ -299,7 +341,9 @@ impl Node {
                 continue;
             }
             entry.queued = false;
-            if entry.stage == Stage::Draining {
+            let draining = entry.stage == Stage::Draining;
+            self.note_dropped(link);
+            if draining {
                 self.drained(link);
                 return None;
             }
@@ -533,6 +577,7 @@ impl Node {
             self.connections_deadline(),
             self.paths.poll_timeout(),
             self.mesh.poll_timeout(),
+            self.dropped_due,
         ];
         own.into_iter().flatten().min()
     }
@@ -571,6 +616,7 @@ impl Engine for Node {
             self.rendezvous_timeout(now);
             self.attempts_timeout(now);
             self.connections_timeout(now);
+            self.dropped_timeout(now);
             self.paths.sweep(now);
             if self.mesh.poll_timeout().is_some_and(|at| at <= now) {
                 self.mesh_changed().handle_timeout(now);

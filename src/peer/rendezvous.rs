@@ -614,6 +614,37 @@ mod tests {
     }
 
     #[test]
+    fn each_way_to_be_turned_away_has_its_code() {
+        let remote = |code: i32| {
+            CloseReason::Remote(CloseInfo {
+                code,
+                user_code: 0,
+                text: String::new(),
+            })
+        };
+        for code in [
+            Code::Refused,
+            Code::Full,
+            Code::Incompatible,
+            Code::WrongAccessKey,
+            Code::RateLimited,
+        ] {
+            assert_eq!(server_reason(remote(code.number()), false).code, code);
+        }
+        // A number that this version does not know, or that no server may give, is a refusal all the same.
+        for number in [-9_999, 0, 7, Code::Busy.number()] {
+            assert_eq!(server_reason(remote(number), false).code, Code::Refused);
+            assert_eq!(server_reason(remote(number), true).code, Code::Closed);
+        }
+        assert_eq!(server_reason(CloseReason::NoAnswer, false).code, Code::NoAnswer);
+        assert_eq!(server_reason(CloseReason::Incompatible, false).code, Code::Incompatible);
+        assert_eq!(
+            server_reason(CloseReason::WrongKey(PublicKey([1; 32])), false).code,
+            Code::WrongKey
+        );
+    }
+
+    #[test]
     fn an_access_proof_depends_on_key_and_session() {
         assert_ne!(access_proof("a", &[0; 32]), access_proof("b", &[0; 32]));
         assert_ne!(access_proof("a", &[0; 32]), access_proof("a", &[1; 32]));

@@ -165,6 +165,14 @@ pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[
             };
             put(record, &[], &reason.text);
         }
+        Event::Dropped { peer, count } => {
+            let record = EventRecord {
+                peer: peer.0,
+                count: u32::try_from(*count).unwrap_or(u32::MAX),
+                ..record(EventType::Dropped)
+            };
+            put(record, &[], "");
+        }
         Event::PathChanged {
             peer,
             from,
@@ -302,5 +310,27 @@ fn nat_failure(outcome: NatOutcome) -> EventType {
         NatOutcome::TargetUnresponsive => EventType::NatTargetUnresponsive,
         NatOutcome::ConnectionToTargetLost => EventType::NatConnectionToTargetLost,
         NatOutcome::AlreadyInProgress => EventType::NatAlreadyInProgress,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropped_messages_are_told_with_their_number_and_peer() {
+        for (count, told) in [(3, 3), (u64::MAX, u32::MAX)] {
+            let mut seen = None;
+            let peer = Guid(77);
+            convert(&Event::Dropped { peer, count }, 5, |record, data, text| {
+                assert!(data.is_empty() && text.is_empty());
+                seen = Some(record);
+            });
+            let record = seen.unwrap();
+            assert_eq!(
+                (record.r#type, record.peer, record.count, record.time_us),
+                (EventType::Dropped.number(), 77, told, 5)
+            );
+        }
     }
 }

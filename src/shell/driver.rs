@@ -63,6 +63,10 @@ pub struct Driver {
     payload: Vec<u8>,
     blocked: Option<Blocked>,
     events: EventWriter,
+    /// Events CONNECTED written so far.
+    connects: u64,
+    /// Those of them that the game has not fetched, by number.
+    unfetched: VecDeque<(u64, Guid)>,
     lanes: FxHashMap<Guid, Lanes>,
     active: Vec<Guid>,
     commands: VecDeque<Command>,
@@ -91,6 +95,8 @@ impl Driver {
             payload: Vec::new(),
             blocked: None,
             events,
+            connects: 0,
+            unfetched: VecDeque::new(),
             lanes: FxHashMap::default(),
             active: Vec::new(),
             commands: VecDeque::new(),
@@ -109,6 +115,7 @@ impl Driver {
     /// Receive → engine → commands and messages → events → transmit → next deadline.
     pub fn turn(&mut self, node: &Node) -> Turn {
         let now = Instant::now();
+        self.tell_what_was_fetched();
         let more_in = self.receive(now);
         if self.engine.poll_timeout().is_some_and(|at| at <= now) {
             self.engine.handle_timeout(now);
@@ -133,6 +140,19 @@ impl Driver {
             until,
             sent_only: sent && !received,
             delivered,
+        }
+    }
+
+    /// What the game has fetched since the last turn, as far as the engine decides by it whom to take in.
+    fn tell_what_was_fetched(&mut self) {
+        let queue = self.events.queue();
+        self.engine.set_accepting(queue.lifecycle_room());
+        let fetched = queue.connects_fetched();
+        while let Some((number, peer)) = self.unfetched.front().copied()
+            && number <= fetched
+        {
+            self.unfetched.pop_front();
+            self.engine.fetched(peer);
         }
     }
 
@@ -199,6 +219,11 @@ impl Driver {
                 keep_books(node, &mut self.lanes, &event);
             }
             convert(&event, time_us, |record, data, text| events.push(record, data, text));
+            if let Event::Connected { peer, .. } = event {
+                self.connects += 1;
+                self.unfetched.push_back((self.connects, peer));
+                engine.unfetched(peer);
+            }
         }
         messages
     }
@@ -286,9 +311,16 @@ impl Driver {
         self.events.hand_over(time_us);
     }
 
-    /// Nothing waits for room in a socket.
+    /// Nothing waits for room in a socket, and everybody who was left has been told.
     pub fn is_flushed(&self) -> bool {
-        self.blocked.is_none()
+        self.blocked.is_none() && !self.engine.is_leaving()
+    }
+
+    /// Tells whoever has not been told yet, without waiting for anything any more.
+    pub fn hang_up(&mut self) {
+        let now = Instant::now();
+        self.engine.hang_up(now);
+        self.transmit(now);
     }
 }
 

@@ -312,6 +312,7 @@ pub struct EventQueue {
     /// The writer left reliable messages with the engine and wants to hear of room.
     held_back: AtomicBool,
     dropped: AtomicU64,
+    connects_fetched: AtomicU64,
 }
 
 // SAFETY: `reader` is only touched by who has set `polling`; everything else is atomic or locked.
@@ -332,6 +333,7 @@ impl EventQueue {
             lifecycle_room: AtomicBool::new(true),
             held_back: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
+            connects_fetched: AtomicU64::new(0),
         }
     }
 
@@ -343,6 +345,11 @@ impl EventQueue {
     /// Unreliable messages dropped so far.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Events CONNECTED that the game has taken so far.
+    pub fn connects_fetched(&self) -> u64 {
+        self.connects_fetched.load(Ordering::Acquire)
     }
 
     /// Whether new connections may be taken in.
@@ -361,7 +368,7 @@ impl EventQueue {
         }
         // SAFETY: `polling` was false and is ours now.
         let reader = unsafe { &mut *self.reader.get() };
-        let (mut taken, mut freed) = (0, false);
+        let (mut taken, mut freed, mut connects) = (0, false, 0);
         let mut done = std::mem::take(&mut reader.held);
         if reader
             .current
@@ -374,7 +381,9 @@ impl EventQueue {
             if let Some(chunk) = &reader.current {
                 let until = reader.position + (chunk.records.len() - reader.position).min(capacity - taken);
                 for index in reader.position..until {
-                    put(taken, chunk.export(index));
+                    let record = chunk.export(index);
+                    connects += u64::from(record.r#type == EventType::Connected.number());
+                    put(taken, record);
                     taken += 1;
                 }
                 reader.position = until;
@@ -394,6 +403,9 @@ impl EventQueue {
             while let Some(chunk) = done.pop() {
                 handover.give_back(chunk);
             }
+        }
+        if connects > 0 {
+            self.connects_fetched.fetch_add(connects, Ordering::Release);
         }
         self.pending.fetch_sub(taken, Ordering::AcqRel);
         self.polling.store(false, Ordering::Release);

@@ -71,6 +71,9 @@ pub struct Node {
     waiting: AtomicBool,
     closing: AtomicBool,
     dead: AtomicBool,
+    /// The next turn panics.
+    #[cfg(test)]
+    fault: AtomicBool,
     ended: Mutex<bool>,
     ended_changed: Condvar,
     /// Keeps other nodes from using the identity.
@@ -105,6 +108,7 @@ impl Node {
                 accept_from: options.accept_from,
                 join_auto: !options.join_manual,
                 partial_mesh: options.partial_mesh,
+                join_time_limit: Duration::from_millis(options.join_timeout_ms.into()),
                 manual_address: options.public_address,
                 sockets: sockets
                     .iter()
@@ -135,6 +139,8 @@ impl Node {
             waiting: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             dead: AtomicBool::new(false),
+            #[cfg(test)]
+            fault: AtomicBool::new(false),
             ended: Mutex::new(false),
             ended_changed: Condvar::new(),
             _identity_lock: loaded.lock,
@@ -294,9 +300,10 @@ impl Node {
     /// Queues a message for a connected player, or (`None`) for all of them.
     ///
     /// # Errors
-    /// NOT_CONNECTED, QUEUE_FULL.
+    /// NOT_CONNECTED, QUEUE_FULL; INTERNAL if the node is dead.
     #[inline]
     pub fn send(&self, peer: Option<Guid>, channel: u8, mode: SendMode, data: &[u8]) -> Result<(), Failure> {
+        self.alive()?;
         let urgency = match peer {
             Some(peer) => self.outbox().send(peer, channel, mode, data),
             None => self.outbox().send_all(channel, mode, data),
@@ -322,9 +329,10 @@ impl Node {
     /// What accessor calls show: as of now, or as of the last change if the engine is busy for longer than `VIEW_PATIENCE`.
     pub fn view(&self) -> Arc<View> {
         if let Some(mut driver) = self.driver.try_lock_for(VIEW_PATIENCE)
-            && let Some(driver) = driver.as_mut()
+            && let Some(running) = driver.as_mut()
+            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| running.refresh_view(self, Instant::now())))
         {
-            driver.refresh_view(self, Instant::now());
+            self.die(&mut driver, words_of(&*panic));
         }
         self.view.lock().clone()
     }
@@ -416,7 +424,15 @@ impl Node {
         };
         self.idle.store(AWAKE, Ordering::SeqCst);
         self.work.store(0, Ordering::SeqCst);
-        match catch_unwind(AssertUnwindSafe(|| driver.turn(self))) {
+        let turn = || {
+            #[cfg(test)]
+            assert!(
+                !self.fault.load(Ordering::SeqCst),
+                "this test breaks the engine on purpose"
+            );
+            driver.turn(self)
+        };
+        match catch_unwind(AssertUnwindSafe(turn)) {
             Ok(turn) => self.plan(turn),
             Err(panic) => {
                 self.die(slot, words_of(&*panic));
@@ -442,6 +458,13 @@ impl Node {
         }
         let soon = Instant::now() + COALESCE;
         Next::Sleep(Some(turn.until.map_or(soon, |until| until.min(soon))))
+    }
+
+    /// Makes the engine's next turn panic, and brings that turn about.
+    #[cfg(test)]
+    pub fn break_engine(&self) {
+        self.fault.store(true, Ordering::SeqCst);
+        self.wake(Urgency::Now);
     }
 
     /// The node cannot go on.
@@ -486,8 +509,11 @@ impl Node {
             let turn = driver.turn(self);
             let open = self.outbox().has_peers() || self.view.lock().server_connected || !driver.is_flushed();
             let now = Instant::now();
-            if !open || now >= deadline {
+            if !open {
                 return;
+            }
+            if now >= deadline {
+                return driver.hang_up();
             }
             if !turn.more {
                 let step = deadline.min(now + CLOSE_STEP);

@@ -45,7 +45,7 @@ const PEER_RECEIVE_WINDOW: u32 = RELIABLE_WINDOW as u32 + CONTROL_RESERVE;
 /// Of one stream: a channel that is not read must not stop the others.
 const PEER_STREAM_WINDOW: u32 = 2 << 20;
 /// Reliable data that quinn holds until it is acknowledged.
-const PEER_SEND_WINDOW: u64 = 4 << 20;
+pub(super) const PEER_SEND_WINDOW: u64 = 4 << 20;
 /// Control messages are at most 96 kB; one on its way at a time is enough for a server.
 const SERVER_WINDOW: u32 = 128 << 10;
 /// Received DATAGRAM frames are taken out after every packet, so that quinn's buffer holds one packet's worth; the frame size that

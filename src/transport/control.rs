@@ -7,7 +7,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quinn_proto::{Connection, Dir, ReadError, StreamId, WriteError};
 
 use super::SendError;
-use super::config::CONTROL_PRIORITY;
+use super::config::{CONTROL_PRIORITY, PEER_SEND_WINDOW};
 use super::framing::stream::{HeaderForm, Malformed, MessageCutter, Place};
 use super::framing::{Length, STREAM_CONTROL, length_bytes, read_length};
 use crate::wire::MAX_CONTROL_MESSAGE;
@@ -48,6 +48,16 @@ impl ControlSender {
         self.queue.put_slice(&length[..size]);
         self.queue.put_u8(kind);
         self.queue.put_slice(message);
+    }
+
+    /// True if the other side has acknowledged everything that quinn was given, on any stream. Quinn does not tell; but with a window of
+    /// one byte it takes something (here: nothing at all) only if no byte is unacknowledged.
+    pub(super) fn nothing_unacknowledged(&self, connection: &mut Connection) -> bool {
+        let Some(stream) = self.stream else { return true };
+        connection.set_send_window(1);
+        let result = connection.send_stream(stream).write(&[]);
+        connection.set_send_window(PEER_SEND_WINDOW);
+        !matches!(result, Err(WriteError::Blocked))
     }
 
     /// Tells the other side how many bytes of reliable messages were taken from its streams so far.

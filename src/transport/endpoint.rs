@@ -646,6 +646,14 @@ impl Transport {
         self.note_timer(slot);
     }
 
+    /// True if nothing waits to be sent over a link to a player, and everything reliable has been acknowledged; also if there is no such
+    /// link. For closing without loss: not cheap enough for every packet.
+    pub fn is_delivered(&mut self, link: LinkId) -> bool {
+        let slot = self.slot_of(link);
+        let link = slot.and_then(|slot| self.links[slot as usize].as_mut());
+        link.is_none_or(|link| !link.is_open() || link.is_delivered())
+    }
+
     /// A link's figures.
     pub fn stats(&self, link: LinkId) -> Option<LinkStats> {
         Some(self.link(link)?.stats())

@@ -470,12 +470,22 @@ impl Link {
         })
     }
 
+    fn queued(&self) -> usize {
+        let channels = self.channels.as_ref();
+        self.control_out.queued()
+            + channels.map_or(0, |channels| {
+                channels.unreliable_out.queued() + channels.reliable_out.queued()
+            })
+    }
+
+    /// Nothing waits to be sent, and everything reliable has arrived.
+    pub(super) fn is_delivered(&mut self) -> bool {
+        self.queued() == 0 && self.control_out.nothing_unacknowledged(&mut self.connection)
+    }
+
     pub(super) fn stats(&self) -> LinkStats {
         let stats = self.connection.stats();
-        let queued = self.control_out.queued()
-            + self.channels.as_ref().map_or(0, |channels| {
-                channels.unreliable_out.queued() + channels.reliable_out.queued()
-            });
+        let queued = self.queued();
         LinkStats {
             round_trip: stats.path.rtt,
             min_round_trip: stats.path.min_rtt,

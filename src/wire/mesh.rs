@@ -20,8 +20,12 @@
 //! | 25 | HostLost | session, u64 epoch, guid host, boolean lost |
 //! | 26 | Links | session, list (≤ 64) of (guid, u32 round trip in µs) |
 //! | 27 | Meet | session, u64 epoch, members |
+//! | 28 | ResetPlace | session |
 //!
 //! *session*: 16 bytes. *members*: list (≤ 64) of records: 32 bytes key, u64 place, u64 age in ms. *data*: byte string (≤ 64 KiB).
+//! *epoch*: version of the member list; the larger one is newer. Its upper 32 bits are the term (one more whenever the host was lost and
+//! another took over), the next 16 the rank of whoever took over (0xffff less its place; 0 in term 0), the lower 16 count changes within the
+//! term: every change of the list, also a hand-over, adds one to the whole. An epoch with the top bit set is refused.
 //! States: 0 pending, 1 connecting, 2 connected, 3 failed. Changes: 1 joined, 2 left, 3 lost, 4 kicked, 5 host, 6 order, 7 merged.
 //! A value that is not in these tables makes the message invalid; a later version that needs another one sends another message.
 //!
@@ -168,7 +172,7 @@ pub enum MeshMessage {
     Membership {
         /// The session.
         session: SessionId,
-        /// Grows by one with each change.
+        /// Term, rank, counter (see the module): one more with each change by one host, a new term with each lost host.
         epoch: u64,
         /// What changed.
         change: ChangeKind,

@@ -2,8 +2,11 @@
 //!
 //! A failure prints the seed that replays it.
 
+mod hostile;
+mod joins;
 mod messages;
 mod opening;
+mod outcomes;
 mod refusals;
 mod replay;
 mod server;

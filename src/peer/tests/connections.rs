@@ -7,6 +7,7 @@ use crate::codes::{Code, PathKind, SendMode};
 use crate::engine::SocketName;
 use crate::lab::scenario::{RouterKind, Scenario};
 use crate::lab::{OwnedEvent, with_seeds};
+use crate::peer::Node;
 use crate::peer::api::{Command, RequestId};
 use crate::transport::identity::Guid;
 use crate::wire::control::RelayPolicy;
@@ -283,4 +284,154 @@ fn own_wishes_count_against_the_limit() {
         },
     );
     scenario.connect_pair(0, 2);
+}
+
+#[test]
+fn a_game_that_fetches_no_events_takes_in_nobody_and_keeps_whom_it_has() {
+    let mut scenario = players(9, 4);
+    scenario.connect_pair(1, 0);
+    let busy = scenario.nodes[0];
+    scenario
+        .lab
+        .with_engine(busy, |node: &mut Node, _| node.set_accepting(false));
+    scenario.lab.take_events(busy);
+    // By address, and by way of the server.
+    let address = Some(address_of(&scenario, 0));
+    let peer = Some(scenario.guids[0]);
+    let request = connect(&mut scenario, 2, peer, address);
+    let OwnedEvent::ConnectionFailed { reason, .. } = scenario.outcome(2, request) else {
+        panic!("it was let in")
+    };
+    assert_eq!(reason.code, Code::Full);
+    assert!(reason.text.contains("does not fetch its events"), "{}", reason.text);
+    assert!(scenario.open_nat(2, 0).is_err());
+    assert!(scenario.lab.events(busy).is_empty(), "{:?}", scenario.lab.events(busy));
+    let peer = scenario.guids[0];
+    scenario
+        .lab
+        .send(scenario.nodes[1], peer, 0, SendMode::Reliable, b"still here")
+        .unwrap();
+    scenario.lab.run_for(ms(500));
+    assert_eq!(scenario.take_messages(0).len(), 1);
+    // Its own wishes go on, and in the end everybody may come again.
+    scenario.connect_pair(0, 3);
+    scenario
+        .lab
+        .with_engine(busy, |node: &mut Node, _| node.set_accepting(true));
+    scenario.connect_pair(2, 0);
+}
+
+#[test]
+fn a_player_that_comes_and_goes_unheard_of_is_let_in_once() {
+    let mut scenario = players(10, 2);
+    let (first, second) = (scenario.guids[0], scenario.guids[1]);
+    let game = scenario.nodes[1];
+    scenario.connect_pair(0, 1);
+    // The game has not fetched that CONNECTED.
+    scenario
+        .lab
+        .with_engine(game, |node: &mut Node, _| node.unfetched(first));
+    scenario.lab.take_events(game);
+    let leave = Command::Disconnect {
+        peer: second,
+        user_code: 0,
+        text: String::new(),
+    };
+    scenario.lab.command(scenario.nodes[0], leave);
+    scenario.lab.run_for(ms(500));
+    for _ in 0..5 {
+        let request = connect(&mut scenario, 0, Some(second), None);
+        assert_eq!(failure(&mut scenario, 0, request), Code::Full);
+    }
+    assert_eq!(connection_story(&mut scenario, 1, first), ["disconnected"]);
+    scenario.lab.with_engine(game, |node: &mut Node, _| node.fetched(first));
+    scenario.connect_pair(0, 1);
+}
+
+#[test]
+fn messages_that_arrive_in_part_are_told_as_dropped() {
+    let mut scenario = Scenario::builder(11).nodes(2, RouterKind::Open).loss(0.2).build();
+    scenario.connect_all();
+    scenario.connect_pair(0, 1);
+    let (first, second) = (scenario.guids[0], scenario.guids[1]);
+    let large = vec![7; 60_000];
+    for _ in 0..40 {
+        for data in [&large[..], b"small"] {
+            let _ = scenario
+                .lab
+                .send(scenario.nodes[0], second, 0, SendMode::Unreliable, data);
+        }
+        scenario.lab.run_for(ms(100));
+    }
+    scenario.lab.run_for(ms(2_000));
+    let events = scenario.lab.take_events(scenario.nodes[1]);
+    let counts: Vec<u64> = events
+        .iter()
+        .filter_map(|recorded| match recorded.event {
+            OwnedEvent::Dropped { peer, count } => {
+                assert_eq!(peer, first);
+                Some(count)
+            }
+            _ => None,
+        })
+        .collect();
+    let dropped: u64 = counts.iter().sum();
+    assert!((10..=40).contains(&dropped), "{dropped} of 40");
+    assert!(counts.len() <= 6_000 / 250 && !counts.contains(&0), "{counts:?}");
+}
+
+#[test]
+fn what_was_sent_before_a_disconnect_arrives() {
+    for (size, count) in [(100, 1), (1_000, 200), (100_000, 1)] {
+        let mut scenario = players(12, 2);
+        scenario.connect_pair(0, 1);
+        let (first, second) = (scenario.guids[0], scenario.guids[1]);
+        scenario.lab.take_events(scenario.nodes[1]);
+        let data = vec![3; size];
+        for _ in 0..count {
+            scenario
+                .lab
+                .send(scenario.nodes[0], second, 0, SendMode::ReliableOrdered, &data)
+                .unwrap();
+        }
+        let leave = Command::Disconnect {
+            peer: second,
+            user_code: 0,
+            text: "done".to_owned(),
+        };
+        scenario.lab.command(scenario.nodes[0], leave);
+        scenario.lab.run_for(ms(3_000));
+        let story = connection_story(&mut scenario, 1, first);
+        assert_eq!(
+            story.len(),
+            count + 1,
+            "{count} messages of {size} bytes: {}",
+            story.len()
+        );
+        assert_eq!(story.last(), Some(&"disconnected"));
+    }
+}
+
+#[test]
+fn a_node_that_shuts_down_is_gone_for_everybody_at_once() {
+    let mut scenario = players(13, 3);
+    scenario.connect_pair(0, 1);
+    let leaver = scenario.guids[0];
+    scenario.lab.take_events(scenario.nodes[1]);
+    scenario
+        .lab
+        .with_engine(scenario.nodes[0], |node: &mut Node, now| node.shut_down(now));
+    scenario.lab.run_for(ms(100));
+    scenario.lab.crash(scenario.nodes[0]);
+    let heard = scenario.lab.take_events(scenario.nodes[1]);
+    assert!(
+        heard.iter().any(|recorded| matches!(
+            &recorded.event,
+            OwnedEvent::Disconnected { peer, reason, .. } if *peer == leaver && reason.code == Code::Closed
+        )),
+        "{heard:?}"
+    );
+    // The server knows as well.
+    let request = scenario.request(2, |request| Command::OpenNat { request, peer: leaver });
+    assert_eq!(scenario.outcome(2, request).code(), Some(Code::TargetNotConnected));
 }
