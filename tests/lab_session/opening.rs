@@ -6,7 +6,7 @@ use lanline::codes::{Code, PathKind};
 use lanline::engine::SocketName;
 use lanline::lab::figures::{OPENING_SLACK, opening_time};
 use lanline::lab::scenario::{RouterKind, Scenario, node_config};
-use lanline::lab::{Fate, Link, OwnedEvent, RouterConfig, assert_share_of_seeds, derive_seed};
+use lanline::lab::{Allocation, Fate, Link, OwnedEvent, RouterConfig, assert_share_of_seeds, derive_seed};
 use lanline::peer::api::{Command, NatOutcome};
 use lanline::transport::identity::{Guid, Identity};
 
@@ -36,6 +36,24 @@ fn one_second_suffices_with_a_tenth_lost() {
             other => Err(format!("{kinds:?}: {other:?}")),
         }
     });
+}
+
+/// A router with another port for each destination shows that port to the other side by its probes; what stands in the
+/// way is only another router that filters by port.
+#[test]
+fn a_symmetric_router_is_crossed_unless_the_other_side_filters_by_port() {
+    let symmetric = RouterKind::Symmetric(Allocation::Random);
+    let opens = |kinds: [RouterKind; 2]| opening_time(3, kinds, [ms(60), ms(60)], 0.0);
+    for kind in &RouterKind::EASY[..3] {
+        for kinds in [[symmetric.clone(), kind.clone()], [kind.clone(), symmetric.clone()]] {
+            let took = opens(kinds.clone());
+            assert!(took.is_ok(), "{kinds:?}: {took:?}");
+        }
+    }
+    for other in [RouterKind::PortRestricted, symmetric.clone()] {
+        let failed = opens([symmetric.clone(), other.clone()]);
+        assert!(failed.is_err_and(|error| error.contains("NoDirectPath")), "{other:?}");
+    }
 }
 
 #[test]
