@@ -19,11 +19,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lanline::engine::{Datagram, Engine, SocketName};
+use lanline::lab::scenario::node_config;
 use lanline::peer::Node;
 use lanline::peer::api::{Command, Event, NodeConfig};
 use lanline::shell::udp::{ReceiveBuffer, SERVER_BUFFER, SendOutcome, UdpSocket};
 use lanline::transport::identity::Identity;
-use lanline::wire::control::{Consent, RelayPolicy};
 use report::{Bound, Report};
 
 const NODES: usize = 10_000;
@@ -162,20 +162,11 @@ impl Players {
         let mut node = Node::new(
             Instant::now(),
             NodeConfig {
-                identity: Arc::new(Identity::from_seed(seed)),
                 seed,
                 crypto: crypto.clone(),
-                app: "server-memory".to_owned(),
-                access_key: String::new(),
-                max_peers: 16,
-                lost_peer_timeout: Duration::from_secs(10),
-                relay_policy: RelayPolicy::default(),
-                accept_from: Consent::default(),
-                join_auto: true,
-                partial_mesh: false,
-                manual_address: None,
                 sockets: vec![(SocketName::Udp4, bound)],
                 local_addresses: vec![bound.ip()],
+                ..node_config(Identity::from_seed(seed))
             },
         );
         let (host, port, key) = (self.server.ip().to_string(), self.server.port(), None);
