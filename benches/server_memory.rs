@@ -1,4 +1,4 @@
-//! What an idle node costs a server: `cargo bench --features lab --bench server_memory [-- --json FILE]`.
+//! What an idle node costs a server: `cargo bench --profile dev --features lab --bench server_memory [-- --json FILE]`.
 //!
 //! Starts the real program `lanline serve` on loopback (the one that LANLINE_SERVER names, else target/release/lanline), registers
 //! nodes with it, lets them idle, and reads from /proc how much the server has grown. The nodes are the engines that games run,

@@ -5,7 +5,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 
-/// What a figure shall keep.
+/// What a figure shall keep. Not every benchmark has figures of each kind.
+#[allow(dead_code)]
 #[derive(Clone, Copy)]
 pub enum Bound {
     /// It tells without judging.

@@ -150,8 +150,8 @@ pub fn bottleneck(seed: u64) -> Scenario {
 /// What passed beside a bulk transfer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BesideBulk {
-    /// One-way delays of the small messages that arrived, sorted.
-    pub delays: Vec<Duration>,
+    /// One-way delays of the small messages that arrived, in the order of sending.
+    by_frame: Vec<(u32, Duration)>,
     /// Small messages that were sent.
     pub sent: u32,
     /// Bulk delivered, Mbit/s, its beginning included.
@@ -159,12 +159,19 @@ pub struct BesideBulk {
 }
 
 impl BesideBulk {
-    /// The delay that this share (0 to 1) of the messages does not exceed.
-    ///
-    /// # Panics
-    /// If none arrived.
-    pub fn quantile(&self, quantile: f64) -> Duration {
-        self.delays[((self.delays.len() - 1) as f64 * quantile).round() as usize]
+    /// How many small messages arrived.
+    pub fn arrived(&self) -> usize {
+        self.by_frame.len()
+    }
+
+    /// The delay that this share (0 to 1) of the messages does not exceed, of those that were sent from this frame on (0: all).
+    /// `None` if not one arrived.
+    pub fn quantile(&self, quantile: f64, from: u32) -> Option<Duration> {
+        let counted = self.by_frame.iter().filter(|(frame, _)| *frame >= from);
+        let mut delays: Vec<Duration> = counted.map(|(_, delay)| *delay).collect();
+        delays.sort_unstable();
+        let last = delays.len().checked_sub(1)?;
+        delays.get((last as f64 * quantile).round() as usize).copied()
     }
 }
 
@@ -192,18 +199,18 @@ pub fn beside_bulk(seed: u64, frames: u32) -> BesideBulk {
         scenario.lab.run_for(FRAME);
     }
     let events = scenario.lab.take_events(scenario.nodes[1]);
-    let mut delays: Vec<Duration> = events.iter().filter_map(|event| small_delay(event, begin)).collect();
-    delays.sort_unstable();
+    let mut by_frame: Vec<_> = events.iter().filter_map(|event| small_delay(event, begin)).collect();
+    by_frame.sort_unstable();
     let bulk_bytes: usize = events.iter().map(bulk_length).sum();
     BesideBulk {
-        delays,
+        by_frame,
         sent: frames,
         bulk: bulk_bytes as f64 * 8.0 / (frames * FRAME).as_secs_f64() / 1e6,
     }
 }
 
-/// How long a small message was under way, by the frame number that it begins with.
-fn small_delay(recorded: &RecordedEvent, begin: Duration) -> Option<Duration> {
+/// The frame number that a small message begins with, and how long it was under way.
+fn small_delay(recorded: &RecordedEvent, begin: Duration) -> Option<(u32, Duration)> {
     match &recorded.event {
         OwnedEvent::Message {
             channel: SMALL_CHANNEL,
@@ -211,7 +218,7 @@ fn small_delay(recorded: &RecordedEvent, begin: Duration) -> Option<Duration> {
             ..
         } => {
             let frame = u32::from_be_bytes(data.first_chunk().copied()?);
-            Some(recorded.time - (begin + frame * FRAME))
+            Some((frame, recorded.time - (begin + frame * FRAME)))
         }
         _ => None,
     }
