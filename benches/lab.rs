@@ -77,7 +77,12 @@ fn opening_with_loss(report: &mut Report) {
     for seed in 0..LOSSY_SEEDS {
         let kinds = [seed as usize % 4, seed as usize / 4 % 4].map(|kind| RouterKind::EASY[kind].clone());
         match figures::opening_time(seed, kinds, [ms(60), ms(60)], LOSS) {
-            Ok(took) => times.push(took),
+            Ok(took) => {
+                if took > ms(1_000) {
+                    println!("seed {seed}: {:.0} ms", milliseconds(took));
+                }
+                times.push(took);
+            }
             Err(error) => println!("seed {seed}: {error}"),
         }
     }
