@@ -12,6 +12,7 @@
 //! | [`RouterConfig`] | mapping, filtering, port allocation, time-outs, hairpin |
 //! | [`RawHost`] | a UDP endpoint for tests: records and sends |
 //! | [`Scenario`](scenario::Scenario) | a server and players behind routers in a few lines |
+//! | [`figures`] | what a game feels, measured: for tests and benchmarks
 //! | [`with_seeds`], [`assert_share_of_seeds`] | many seeds, and the command that replays the one that failed |
 //!
 //! # How an engine is driven
@@ -27,6 +28,7 @@ mod agenda;
 pub mod crypto;
 mod drive;
 mod events;
+pub mod figures;
 mod host;
 mod network;
 mod random;

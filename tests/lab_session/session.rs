@@ -7,11 +7,9 @@ use lanline::peer::api::{Command, MeshCommand, MeshEvent};
 
 use super::ms;
 
-/// A host (player 0) with everybody else joined.
-fn session(seed: u64, players: usize) -> Scenario {
-    let mut scenario = Scenario::builder(seed)
-        .nodes(players, RouterKind::PortRestricted)
-        .build();
+/// Makes a session of a scenario's players: the first one hosts, everybody else joins.
+pub fn form(mut scenario: Scenario) -> Scenario {
+    let players = scenario.nodes.len();
     scenario.connect_all();
     for joiner in 1..players {
         scenario.connect_pair(joiner, 0);
@@ -46,7 +44,8 @@ fn session(seed: u64, players: usize) -> Scenario {
 
 #[test]
 fn four_players_survive_the_death_of_their_host() {
-    let mut scenario = session(25, 4);
+    let builder = Scenario::builder(25).nodes(4, RouterKind::PortRestricted);
+    let mut scenario = form(builder.build());
     scenario.lab.run_for(ms(1_000));
     scenario.lab.crash(scenario.nodes[0]);
     let (dead, heir) = (scenario.guids[0], scenario.guids[1]);
