@@ -6,7 +6,7 @@
 //! an empty one takes no lock, and the lock is taken once a chunk.
 //!
 //! Bounds, while a game does not poll: unreliable messages drop their oldest and leave a DROPPED event in their place;
-//! reliable ones are left with the engine ([`EventQueue::reliable_room`]), which holds their senders back; what happens
+//! reliable ones are left with the engine (`EventQueue::reliable_room`), which holds their senders back; what happens
 //! in a node's life is never dropped, and beyond [`MAX_LIFECYCLE`] the node takes in no new connections.
 
 use std::cell::UnsafeCell;

@@ -326,7 +326,7 @@ impl Node {
         self.command(Command::Cancel { request })
     }
 
-    /// What accessor calls show: as of now, or as of the last change if the engine is busy for longer than [`VIEW_PATIENCE`].
+    /// What accessor calls show: as of now, or as of the last change if the engine is busy for longer than `VIEW_PATIENCE`.
     pub fn view(&self) -> Arc<View> {
         if let Some(mut driver) = self.driver.try_lock_for(VIEW_PATIENCE)
             && let Some(running) = driver.as_mut()

@@ -125,7 +125,7 @@ pub fn reachable(record: &AddressRecord) -> Result<SocketAddr, Failure> {
     }
 }
 
-/// Reads "HOST", "HOST:PORT", "IP", "IP:PORT", "[IPV6]:PORT".
+/// Reads `HOST`, `HOST:PORT`, `IP`, `IP:PORT`, `[IPV6]:PORT`.
 pub fn host_and_port(text: &str) -> Result<(String, u16), Failure> {
     let wrong = || Failure::argument(format!("`address` is not HOST or HOST:PORT: \"{text}\""));
     if let Ok(address) = text.parse::<SocketAddr>() {

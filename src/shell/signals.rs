@@ -3,7 +3,7 @@
 //!
 //! A node is driven by its background task ([`Sleeper`]) or, inside `lanline_wait`, by the waiting thread
 //! ([`Signals::wait`]). While a thread waits, the background task *stands back*: it takes the sockets out of its epoll set,
-//! so that a datagram wakes one thread and not two. It comes back [`HAND_BACK`] after the last wait has returned.
+//! so that a datagram wakes one thread and not two. It comes back `HAND_BACK` after the last wait has returned.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};

@@ -28,6 +28,10 @@ fn golden_bytes() {
         PeerControl::Mesh(MeshMessage::Leave { session: [0x11; 16] }),
         "17 | 11111111111111111111111111111111",
     );
+    golden(
+        PeerControl::Mesh(MeshMessage::ResetPlace { session: [0x11; 16] }),
+        "1c | 11111111111111111111111111111111",
+    );
 }
 
 #[test]
