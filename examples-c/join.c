@@ -70,8 +70,8 @@ static void handle(const lanline_event *event)
         give_up("no connection", event);
         break;
     case LANLINE_EVENT_VERIFIED_JOIN_START:
-        /* The host and this player are not counted. */
-        printf("joining a session of %u\n", (unsigned)event->count + 2);
+        /* Beside the host, who is not counted. */
+        printf("joining: %u other players to reach\n", (unsigned)event->count);
         break;
     case LANLINE_EVENT_VERIFIED_JOIN_ACCEPTED:
         printf("in: %.*s\n", (int)event->data_len, (const char *)event->data);

@@ -217,16 +217,17 @@ impl Node {
             retry_at: None,
         };
         self.attempts.asks.insert(server_request, ask);
-        self.send_open_nat(server_request, peer);
+        self.send_open_nat(now, server_request, peer);
         Ok(())
     }
 
-    fn send_open_nat(&mut self, request: u32, target: Guid) {
+    fn send_open_nat(&mut self, now: Instant, request: u32, target: Guid) {
         self.send_to_server(&ToServer::OpenNat {
             request,
             target,
             first_flight: Bytes::new(),
         });
+        self.hurry_server(now);
     }
 
     /// The server introduces a peer.
@@ -632,7 +633,7 @@ impl Node {
                 self.attempts.asks.remove(&number);
             } else {
                 ask.retry_at = None;
-                self.send_open_nat(number, peer);
+                self.send_open_nat(now, number, peer);
             }
         }
         self.drive_attempts(now);

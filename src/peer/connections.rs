@@ -271,7 +271,7 @@ impl Node {
                 .map(|(number, _)| *number)
                 .collect();
             for number in numbers {
-                let text = "this node has as many connections as it allows".to_owned();
+                let text = format!("the player called as well, and was told: {text}");
                 self.dial_failed(now, number, Reason { code: Code::Full, text });
             }
             return;

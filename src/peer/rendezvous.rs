@@ -530,6 +530,13 @@ impl Node {
         }
     }
 
+    /// What was written to the server last is urgent.
+    pub(super) fn hurry_server(&mut self, now: Instant) {
+        if let State::Up { link } = self.rendezvous.state {
+            self.transport.hurry(now, link);
+        }
+    }
+
     fn write_to_server(&mut self, link: LinkId, message: &ToServer) {
         self.scratch.clear();
         message.encode(&mut self.scratch);

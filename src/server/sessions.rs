@@ -321,6 +321,9 @@ impl Server {
                 for_target.first_flight = first_flight;
                 self.tell(now, target_link, &FromServer::Introduction(for_target));
                 self.tell(now, link, &FromServer::Introduction(for_asker));
+                // Each waits for its half of the introduction, and probing starts with the later one.
+                self.transport.hurry(now, target_link);
+                self.transport.hurry(now, link);
             }
             Err((code, text)) => {
                 self.counters.introductions_refused += 1;

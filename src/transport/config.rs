@@ -68,6 +68,14 @@ const ACKNOWLEDGE_GAP: u32 = 3;
 /// Longest delay of an acknowledgement. It stands in every detection of a loss, and where fewer than ten packets fill the path it
 /// stands in every round trip; below a frame's time every packet of a game would be acknowledged by one of its own.
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(10);
+/// After an urgent control message a ping goes out at these times: its acknowledgement shows a loss within a round and a quarter (see
+/// [`TIME_THRESHOLD`]). Waiting for QUIC's probe time-out takes about three round trips on a link that says little, twice as long each time;
+/// the third covers a loss of the first repeat on round trips up to about 100 ms.
+pub(super) const URGENT_PINGS: [Duration; 3] = [
+    Duration::from_millis(10),
+    Duration::from_millis(40),
+    Duration::from_millis(120),
+];
 /// Largest packet that is looked for: Ethernet, less IPv6 and UDP headers.
 const LARGEST_MTU: u16 = 1452;
 /// Half of the way from 1200 to 1452, so that a search is two probes.

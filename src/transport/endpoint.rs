@@ -557,6 +557,15 @@ impl Transport {
         Ok(())
     }
 
+    /// The control message that was queued last is urgent: a few pings behind it make QUIC notice a loss after little more than a round trip.
+    pub fn hurry(&mut self, now: Instant, link: LinkId) {
+        let Some(slot) = self.slot_of(link) else { return };
+        if let Some(link) = &mut self.links[slot as usize] {
+            link.hurry(now);
+            self.note_timer(slot);
+        }
+    }
+
     /// The next control message.
     pub fn next_control(&mut self, link: LinkId) -> Option<Bytes> {
         let slot = self.slot_of(link)?;

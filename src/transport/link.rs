@@ -69,6 +69,8 @@ pub(super) struct Link {
     turned_down: TurnedDownKey,
     created: Instant,
     last_received: Instant,
+    /// When the last urgent control message was queued, and how many of its pings are out.
+    urgent: Option<(Instant, usize)>,
     lost_peer_timeout: Duration,
     control_out: ControlSender,
     control_in: ControlReceiver,
@@ -111,6 +113,7 @@ impl Link {
             turned_down: new.turned_down,
             created: now,
             last_received: now,
+            urgent: None,
             lost_peer_timeout: new.lost_peer_timeout,
             control_out: ControlSender::default(),
             control_in: ControlReceiver::default(),
@@ -154,9 +157,32 @@ impl Link {
         } else {
             self.connection.poll_timeout()
         };
-        match (quic, self.silence_deadline()) {
-            (Some(quic), Some(silence)) => Some(quic.min(silence)),
-            (quic, silence) => quic.or(silence),
+        [quic, self.silence_deadline(), self.ping_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// What was queued last shall survive a loss quickly.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.urgent = Some((now, 0));
+    }
+
+    fn ping_deadline(&self) -> Option<Instant> {
+        let (began, sent) = self.urgent?;
+        Some(began + *config::URGENT_PINGS.get(sent)?)
+    }
+
+    /// Sends the ping that is due.
+    fn ping_if_due(&mut self, now: Instant) {
+        let Some((began, sent)) = self.urgent else { return };
+        if self.ping_deadline().is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        let last = sent + 1 == config::URGENT_PINGS.len();
+        self.urgent = if last { None } else { Some((began, sent + 1)) };
+        if self.is_open() {
+            self.connection.ping();
         }
     }
 
@@ -165,6 +191,7 @@ impl Link {
         if !self.drained {
             self.connection.handle_timeout(now);
         }
+        self.ping_if_due(now);
         if let Some(channels) = &mut self.channels {
             // Traffic moves the deadline all the time; a link that comes here without any has been quiet for a keep-alive.
             if now.saturating_duration_since(self.last_received) > Duration::from_secs(1) {
