@@ -38,6 +38,18 @@ fn one_second_suffices_with_a_tenth_lost() {
     });
 }
 
+/// A lost request or introduction used to wait for QUIC's probe time-out, three round trips and then twice as long: a second was gone
+/// in one of a hundred.
+#[test]
+fn a_lost_introduction_is_repeated_before_the_probe_time_out() {
+    assert_share_of_seeds(0.98, 0..200, |seed| {
+        match opening_time(seed, [RouterKind::Open, RouterKind::Open], [ms(60), ms(60)], 0.1) {
+            Ok(took) if took <= ms(500) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
+
 /// A router with another port for each destination shows that port to the other side by its probes; what stands in the
 /// way is only another router that filters by port.
 #[test]
