@@ -4,7 +4,7 @@
 //! A node is driven by its background task ([`Sleeper`]) or, inside `lanline_wait`, by the waiting thread
 //! ([`Signals::wait`]). While a thread waits, the background task *stands back*: it takes the sockets out of its epoll set,
 //! so that a datagram wakes one thread and not two. It comes back when no thread has come to wait again by the time at
-//! which something is to be done: [`HAND_BACK`] after the game has sent something, [`STAND_IN`] after the last wait at the
+//! which something is to be done: a moment after the game has sent something, [`STAND_IN`] after the last wait at the
 //! latest. Setting a timer costs as much as sending a datagram (10 µs on a virtual machine), so one that is set is left
 //! alone: if it goes off while a thread waits, or too early, it is set anew only then.
 
@@ -157,8 +157,9 @@ impl Signals {
         turns.standing_back
     }
 
-    /// Blocks the calling thread until a socket is readable (true), somebody notifies, or the time has come.
-    pub fn wait(&self, sockets: &[NodeIo], until: Instant) -> bool {
+    /// Blocks the calling thread until a socket is readable (true), somebody notifies, or the time has come. Until `awake`
+    /// it only lets other threads go first: coming back from there costs much less than waking up.
+    pub fn wait(&self, sockets: &[NodeIo], until: Instant, awake: Option<Instant>) -> bool {
         let mut watched = [libc::pollfd {
             fd: self.event.as_raw_fd(),
             events: libc::POLLIN,
@@ -168,9 +169,19 @@ impl Signals {
         for (entry, socket) in watched[1..].iter_mut().zip(&sockets[..count]) {
             entry.fd = socket.as_raw_fd();
         }
-        let time = timespec(until.saturating_duration_since(Instant::now()));
-        // SAFETY: the array and the time are valid for the call.
-        let ready = unsafe { libc::ppoll(watched.as_mut_ptr(), count as libc::nfds_t + 1, &time, std::ptr::null()) };
+        let mut look = |time: Duration| {
+            let time = timespec(time);
+            // SAFETY: the array and the time are valid for the call.
+            unsafe { libc::ppoll(watched.as_mut_ptr(), count as libc::nfds_t + 1, &time, std::ptr::null()) }
+        };
+        let mut ready = 0;
+        while ready == 0 && awake.is_some_and(|awake| Instant::now() < awake.min(until)) {
+            std::thread::yield_now();
+            ready = look(Duration::ZERO);
+        }
+        if ready == 0 {
+            ready = look(until.saturating_duration_since(Instant::now()));
+        }
         if ready > 0 && watched[0].revents != 0 && !self.ended.load(Ordering::SeqCst) {
             clear(&self.event);
         }

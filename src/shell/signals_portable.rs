@@ -60,7 +60,7 @@ impl Signals {
 
     /// Blocks the calling thread until somebody notifies, or the time has come. Always false: sockets are the background
     /// task's.
-    pub fn wait(&self, _sockets: &[NodeIo], until: Instant) -> bool {
+    pub fn wait(&self, _sockets: &[NodeIo], until: Instant, _awake: Option<Instant>) -> bool {
         let mut told = self.told.lock();
         while !*told && !self.changed.wait_until(&mut told, until).timed_out() {}
         *told = false;
