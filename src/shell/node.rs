@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,9 +39,11 @@ const WAITED: u8 = 3;
 /// shorter than a player notices.
 const WAITED_PATIENCE: Duration = Duration::from_millis(1);
 
-/// A wait that ended within this time makes the next one stay awake for [`STAY_AWAKE`]: in a dialogue the next answer is as
-/// near, and two wake-ups of some 50 µs each are most of its round trip.
+/// [`DIALOGUE`] waits in a row that ended within this time make the next one stay awake for [`STAY_AWAKE`]: the next answer
+/// is as near, and two wake-ups of some 50 µs each are most of its round trip.
 const ANSWERED_SOON: Duration = Duration::from_micros(200);
+/// See [`ANSWERED_SOON`]: a burst that arrives in two parts is not a dialogue.
+const DIALOGUE: u32 = 3;
 /// See [`ANSWERED_SOON`]. Other threads that want to run go first all the time.
 const STAY_AWAKE: Duration = Duration::from_micros(100);
 
@@ -89,8 +91,8 @@ pub struct Node {
     /// A socket may hold something.
     readable: AtomicBool,
     waiting: AtomicBool,
-    /// The last wait ended soon, with events.
-    answered_soon: AtomicBool,
+    /// Waits in a row that ended within [`ANSWERED_SOON`], with events.
+    quick_waits: AtomicU32,
     closing: AtomicBool,
     dead: AtomicBool,
     ended: Mutex<bool>,
@@ -156,7 +158,7 @@ impl Node {
             work: AtomicU8::new(0),
             readable: AtomicBool::new(true),
             waiting: AtomicBool::new(false),
-            answered_soon: AtomicBool::new(false),
+            quick_waits: AtomicU32::new(0),
             closing: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             ended: Mutex::new(false),
@@ -241,7 +243,8 @@ impl Node {
         self.signals.waiter_comes();
         let began = Instant::now();
         let deadline = began + timeout;
-        let awake = self.answered_soon.load(Ordering::Relaxed).then(|| began + STAY_AWAKE);
+        let quick = self.quick_waits.load(Ordering::Relaxed);
+        let awake = (quick >= DIALOGUE).then(|| began + STAY_AWAKE);
         let (result, next) = loop {
             let next = self.turn();
             if self.events.pending() > 0 {
@@ -269,8 +272,11 @@ impl Node {
                 }
             }
         };
-        self.answered_soon
-            .store(result == Ok(true) && began.elapsed() < ANSWERED_SOON, Ordering::Relaxed);
+        let answered_soon = result == Ok(true) && began.elapsed() < ANSWERED_SOON;
+        self.quick_waits.store(
+            if answered_soon { quick.saturating_add(1) } else { 0 },
+            Ordering::Relaxed,
+        );
         if result.is_ok() {
             // The game is about to answer, and to come back; until then nobody needs to be woken.
             self.idle.store(WAITED, Ordering::SeqCst);

@@ -31,7 +31,7 @@ pub type NodeSocket = super::udp::UdpSocket<NodeIo>;
 const HAND_BACK: Duration = Duration::from_micros(500);
 /// The same if there is nothing to do but to look for datagrams: a game that computes for so long between two waits does
 /// not read its events meanwhile anyway; the other side's round trip is what may grow by it.
-const STAND_IN: Duration = Duration::from_millis(8);
+const STAND_IN: Duration = Duration::from_millis(16);
 
 /// Who drives.
 #[derive(Default)]
