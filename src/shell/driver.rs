@@ -34,15 +34,26 @@ const RETRY_BLOCKED: Duration = Duration::from_micros(500);
 /// that time. Below the precision of any game's frame, above the cost of a wake-up (some 10 µs) by a wide margin.
 pub const COALESCE: Duration = Duration::from_micros(200);
 
+/// Lingering sets a timer and wakes once more, so it has to pay: it begins when messages came so soon after those before
+/// them for [`LINGER_AFTER`] times in a row, and ends when there are none for so long. One burst a frame is sent by the
+/// wake-up that its first message causes, or in two parts.
+const LINGER_WITHIN: Duration = Duration::from_micros(400);
+/// See [`LINGER_WITHIN`].
+const LINGER_AFTER: u32 = 3;
+/// So many messages in a row are a burst, and where there was one the next is expected to be one.
+const BURST: usize = 8;
+
 /// What a turn found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Turn {
     /// There is more to do at once.
     pub more: bool,
+    /// A socket may hold more.
+    pub readable: bool,
     /// When the engine (or a socket) wants the next turn.
     pub until: Option<Instant>,
-    /// The game's messages were sent and none were received: more are likely to follow at once.
-    pub sent_only: bool,
+    /// The game's messages were sent, and more are likely to follow at once.
+    pub linger: bool,
     /// There are events for the game.
     pub delivered: bool,
 }
@@ -75,6 +86,11 @@ pub struct Driver {
     local_addresses: Vec<IpAddr>,
     look_at_interfaces: Instant,
     view_changed: bool,
+    last_sent: Option<Instant>,
+    /// Turns in a row that sent messages within [`LINGER_WITHIN`] of the one before.
+    close_sends: u32,
+    /// Messages sent in a row, and in the row before.
+    rows: [usize; 2],
 }
 
 impl Driver {
@@ -104,6 +120,9 @@ impl Driver {
             local_addresses,
             look_at_interfaces: now + interfaces::REFRESH,
             view_changed: true,
+            last_sent: None,
+            close_sends: 0,
+            rows: [0; 2],
         }
     }
 
@@ -112,17 +131,19 @@ impl Driver {
         self.sockets.iter().map(|socket| NodeIo::clone(socket.io())).collect()
     }
 
-    /// Receive → engine → commands and messages → events → transmit → next deadline.
-    pub fn turn(&mut self, node: &Node) -> Turn {
+    /// Receive → engine → commands and messages → events → transmit → next deadline. `readable`: a socket may hold
+    /// something; otherwise they are not asked, which saves a system call each.
+    pub fn turn(&mut self, node: &Node, readable: bool) -> Turn {
         let now = Instant::now();
         self.tell_what_was_fetched();
-        let more_in = self.receive(now);
+        let more_in = readable && self.receive(now);
         if self.engine.poll_timeout().is_some_and(|at| at <= now) {
             self.engine.handle_timeout(now);
         }
         self.watch_interfaces(now);
         let sent = self.take_outbox(node, now);
         let received = self.drain_events(node, now);
+        let linger = sent > 0 && self.sends_closely(now, sent) && !received;
         self.side_effects(node);
         let more_out = self.transmit(now);
         if self.view_changed {
@@ -137,8 +158,9 @@ impl Driver {
         };
         Turn {
             more: more_in || more_out,
+            readable: more_in,
             until,
-            sent_only: sent && !received,
+            linger,
             delivered,
         }
     }
@@ -156,6 +178,24 @@ impl Driver {
         }
     }
 
+    /// Whether the game's next message is likely to be the first of several.
+    pub fn expects_burst(&self) -> bool {
+        self.rows.iter().any(|row| *row >= BURST)
+    }
+
+    /// Notes that `count` messages were sent. True if more are likely to follow at once.
+    fn sends_closely(&mut self, now: Instant, count: usize) -> bool {
+        if self.last_sent.is_some_and(|last| now < last + LINGER_WITHIN) {
+            self.close_sends = self.close_sends.saturating_add(1);
+            self.rows[0] = self.rows[0].saturating_add(count);
+        } else {
+            self.close_sends = 0;
+            self.rows = [count, self.rows[0]];
+        }
+        self.last_sent = Some(now);
+        self.close_sends >= LINGER_AFTER
+    }
+
     /// One batch of each socket. True if one may hold more.
     fn receive(&mut self, now: Instant) -> bool {
         let mut more = false;
@@ -168,8 +208,8 @@ impl Driver {
         more
     }
 
-    /// Commands, answers and messages to the engine. True if messages went in.
-    fn take_outbox(&mut self, node: &Node, now: Instant) -> bool {
+    /// Commands, answers and messages to the engine. Returns how many messages went in.
+    fn take_outbox(&mut self, node: &Node, now: Instant) -> usize {
         node.outbox()
             .take(&mut self.lanes, &mut self.active, &mut self.commands, &mut self.answers);
         while let Some(answer) = self.answers.pop_front() {
@@ -183,11 +223,11 @@ impl Driver {
         sent
     }
 
-    fn work_off_lanes(&mut self, now: Instant) -> bool {
+    fn work_off_lanes(&mut self, now: Instant) -> usize {
         let Self {
             engine, lanes, active, ..
         } = self;
-        let mut sent = false;
+        let mut sent = 0;
         active.retain(|guid| {
             let Some(lanes) = lanes.get_mut(guid) else { return false };
             for lane in &mut lanes.0 {
@@ -198,7 +238,7 @@ impl Driver {
                         // The player is gone, which the game hears of otherwise.
                         Ok(()) | Err(SendError::NotConnected | SendError::TooLarge) => lane.advance(length),
                     }
-                    sent = true;
+                    sent += 1;
                 }
             }
             !lanes.is_empty()
@@ -288,7 +328,7 @@ impl Driver {
 
     /// Tells everybody that this node goes. Messages that wait are given to the engine first.
     pub fn close(&mut self, node: &Node) {
-        self.turn(node);
+        self.turn(node, true);
         let now = Instant::now();
         self.engine.command(now, Command::Mesh(MeshCommand::Leave));
         // Leaving is said on connections that are closed next: let it go out first.

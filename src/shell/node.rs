@@ -4,8 +4,9 @@
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -30,6 +31,21 @@ const AWAKE: u8 = 0;
 const SLEEPING: u8 = 1;
 /// The driver has just sent and looks again by itself within [`COALESCE`]: only urgent things wake it.
 const LINGERING: u8 = 2;
+/// A wait has returned and the game is about to answer and to wait again, which does what is to be done: the background
+/// task shall look in only if it does not.
+const WAITED: u8 = 3;
+
+/// How long a message that was sent behind a wait waits for the next one: longer than a game needs to come back to it,
+/// shorter than a player notices.
+const WAITED_PATIENCE: Duration = Duration::from_millis(1);
+
+/// [`DIALOGUE`] waits in a row that ended within this time make the next one stay awake for [`STAY_AWAKE`]: the next answer
+/// is as near, and two wake-ups of some 50 µs each are most of its round trip.
+const ANSWERED_SOON: Duration = Duration::from_micros(200);
+/// See [`ANSWERED_SOON`]: a burst that arrives in two parts is not a dialogue.
+const DIALOGUE: u32 = 3;
+/// See [`ANSWERED_SOON`]. Other threads that want to run go first all the time.
+const STAY_AWAKE: Duration = Duration::from_micros(100);
 
 /// How long a destroy that was given no time still waits for the background task to let go of the sockets. It is on its
 /// way out; without this a port could not be bound again at once.
@@ -37,6 +53,10 @@ const LET_GO: Duration = Duration::from_millis(20);
 
 /// A turn takes some 10 µs; this is for the case that its thread is not being scheduled.
 const VIEW_PATIENCE: Duration = Duration::from_millis(1);
+
+/// How long a burst may take to be waited for: some hundred messages. Where many threads want to run, this is the first
+/// time that they let the background thread run again.
+const BURST_PATIENCE: Duration = Duration::from_micros(50);
 
 /// How often a destroy looks at connections that are closing.
 const CLOSE_STEP: Duration = Duration::from_millis(5);
@@ -68,7 +88,11 @@ pub struct Node {
     idle: AtomicU8,
     /// 0: the outbox is empty; 1: there is something; 2: something urgent.
     work: AtomicU8,
+    /// A socket may hold something.
+    readable: AtomicBool,
     waiting: AtomicBool,
+    /// Waits in a row that ended within [`ANSWERED_SOON`], with events.
+    quick_waits: AtomicU32,
     closing: AtomicBool,
     dead: AtomicBool,
     /// The next turn panics.
@@ -136,7 +160,9 @@ impl Node {
             view: Mutex::default(),
             idle: AtomicU8::new(AWAKE),
             work: AtomicU8::new(0),
+            readable: AtomicBool::new(true),
             waiting: AtomicBool::new(false),
+            quick_waits: AtomicU32::new(0),
             closing: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             #[cfg(test)]
@@ -221,34 +247,52 @@ impl Node {
             return Err(Failure::new(Code::Busy, "another thread is waiting on this node"));
         }
         self.signals.waiter_comes();
-        let deadline = Instant::now() + timeout;
-        let result = loop {
+        let began = Instant::now();
+        let deadline = began + timeout;
+        let quick = self.quick_waits.load(Ordering::Relaxed);
+        let awake = (quick >= DIALOGUE).then(|| began + STAY_AWAKE);
+        let (result, next) = loop {
             let next = self.turn();
             if self.events.pending() > 0 {
-                break Ok(true);
+                break (Ok(true), next);
             }
             if self.is_closing() {
-                break Err(Failure::new(Code::InvalidNode, "`node` was destroyed during the wait"));
+                let failure = Failure::new(Code::InvalidNode, "`node` was destroyed during the wait");
+                break (Err(failure), next);
             }
             let now = Instant::now();
             if now >= deadline {
-                break Ok(false);
+                break (Ok(false), next);
             }
             match next {
                 Next::Again => {}
                 Next::Sleep(until) => {
-                    self.signals
-                        .wait(&self.ios, until.map_or(deadline, |until| until.min(deadline)));
+                    let until = until.map_or(deadline, |until| until.min(deadline));
+                    if self.signals.wait(&self.ios, until, awake) {
+                        self.note_readable();
+                    }
                 }
                 // A dead node has nothing to wait for but its destruction.
-                Next::Ended => self.signals.wait(&[], deadline),
+                Next::Ended => {
+                    self.signals.wait(&[], deadline, None);
+                }
             }
         };
+        let answered_soon = result == Ok(true) && began.elapsed() < ANSWERED_SOON;
+        self.quick_waits.store(
+            if answered_soon { quick.saturating_add(1) } else { 0 },
+            Ordering::Relaxed,
+        );
         if result.is_ok() {
             // The game is about to answer, and to come back; until then nobody needs to be woken.
-            self.idle.store(LINGERING, Ordering::SeqCst);
+            self.idle.store(WAITED, Ordering::SeqCst);
         }
-        self.signals.waiter_goes();
+        let until = match next {
+            Next::Sleep(until) if self.work.load(Ordering::SeqCst) == 0 => until,
+            // Something is left to do.
+            _ => Some(Instant::now()),
+        };
+        self.signals.waiter_goes(until);
         self.waiting.store(false, Ordering::Release);
         result
     }
@@ -383,14 +427,37 @@ impl Node {
         }
         self.work.fetch_max(work, Ordering::SeqCst);
         let idle = self.idle.load(Ordering::SeqCst);
-        let asleep = idle == SLEEPING || (idle == LINGERING && work == 2);
-        if asleep
-            && self
-                .idle
-                .compare_exchange(idle, AWAKE, Ordering::SeqCst, Ordering::SeqCst)
-                .is_ok()
-        {
-            self.signals.notify();
+        if idle == AWAKE || (idle == LINGERING && work < 2) {
+            return;
+        }
+        let ours = self
+            .idle
+            .compare_exchange(idle, AWAKE, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok();
+        match (ours, idle, urgency) {
+            (false, ..) => {}
+            (true, WAITED, Urgency::Soon) => self.signals.notify_within(WAITED_PATIENCE),
+            (true, WAITED, Urgency::Now) => self.signals.notify_within(Duration::ZERO),
+            (true, ..) => self.signals.notify(),
+        }
+    }
+
+    /// A socket may hold something.
+    pub fn note_readable(&self) {
+        self.readable.store(true, Ordering::Release);
+    }
+
+    /// The first message of a burst wakes the background thread, often in the place of the thread that sends: gives it the
+    /// chance to go on, so that the burst leaves in one piece.
+    fn let_burst_through(&self) {
+        let began = Instant::now();
+        let mut fresh = self.outbox().fresh();
+        while fresh > 0 && self.work.load(Ordering::SeqCst) == 1 {
+            thread::yield_now();
+            let before = std::mem::replace(&mut fresh, self.outbox().fresh());
+            if fresh == before || began.elapsed() >= BURST_PATIENCE {
+                return;
+            }
         }
     }
 
@@ -409,6 +476,9 @@ impl Node {
             // Somebody else is at it, and will be done before this.
             return Next::Sleep(Some(Instant::now() + COALESCE));
         };
+        if driver.as_ref().is_some_and(Driver::expects_burst) {
+            self.let_burst_through();
+        }
         let pending = self.events.pending();
         let next = self.turn_locked(&mut driver);
         if self.waiting.load(Ordering::Acquire) && self.events.pending() > pending {
@@ -424,16 +494,22 @@ impl Node {
         };
         self.idle.store(AWAKE, Ordering::SeqCst);
         self.work.store(0, Ordering::SeqCst);
+        let readable = self.readable.swap(false, Ordering::AcqRel);
         let turn = || {
             #[cfg(test)]
             assert!(
                 !self.fault.load(Ordering::SeqCst),
                 "this test breaks the engine on purpose"
             );
-            driver.turn(self)
+            driver.turn(self, readable)
         };
         match catch_unwind(AssertUnwindSafe(turn)) {
-            Ok(turn) => self.plan(turn),
+            Ok(turn) => {
+                if turn.readable {
+                    self.note_readable();
+                }
+                self.plan(turn)
+            }
             Err(panic) => {
                 self.die(slot, words_of(&*panic));
                 Next::Ended
@@ -446,14 +522,14 @@ impl Node {
         if turn.more {
             return Next::Again;
         }
-        let (idle, enough) = if turn.sent_only { (LINGERING, 2) } else { (SLEEPING, 1) };
+        let (idle, enough) = if turn.linger { (LINGERING, 2) } else { (SLEEPING, 1) };
         self.idle.store(idle, Ordering::SeqCst);
         // Said before the store, it woke nobody.
         if self.work.load(Ordering::SeqCst) >= enough {
             self.idle.store(AWAKE, Ordering::SeqCst);
             return Next::Again;
         }
-        if !turn.sent_only {
+        if !turn.linger {
             return Next::Sleep(turn.until);
         }
         let soon = Instant::now() + COALESCE;
@@ -506,7 +582,7 @@ impl Node {
     fn say_goodbye(&self, driver: &mut Driver, deadline: Instant) {
         driver.close(self);
         loop {
-            let turn = driver.turn(self);
+            let turn = driver.turn(self, true);
             let open = self.outbox().has_peers() || self.view.lock().server_connected || !driver.is_flushed();
             let now = Instant::now();
             if !open {
@@ -518,7 +594,7 @@ impl Node {
             if !turn.more {
                 let step = deadline.min(now + CLOSE_STEP);
                 self.signals
-                    .wait(&self.ios, turn.until.map_or(step, |until| until.min(step)));
+                    .wait(&self.ios, turn.until.map_or(step, |until| until.min(step)), None);
             }
         }
     }

@@ -116,9 +116,16 @@ pub struct Outbox {
     answers: VecDeque<SideEffectAnswer>,
     requests: FxHashSet<RequestId>,
     last_request: RequestId,
+    /// Messages since the last take.
+    fresh: usize,
 }
 
 impl Outbox {
+    /// Messages queued since the driver took the last ones.
+    pub fn fresh(&self) -> usize {
+        self.fresh
+    }
+
     /// A player connected.
     pub fn connected(&mut self, peer: Guid) {
         self.peers.entry(peer).or_default();
@@ -154,6 +161,7 @@ impl Outbox {
         if !slot.has_room(mode, data.len()) {
             return Err(full());
         }
+        self.fresh += 1;
         Ok(slot.append(peer, &mut self.listed, channel, mode, data))
     }
 
@@ -167,6 +175,7 @@ impl Outbox {
         for (guid, peer) in &mut self.peers {
             if peer.has_room(mode, data.len()) {
                 sent = true;
+                self.fresh += 1;
                 if peer.append(*guid, &mut self.listed, channel, mode, data) == Urgency::Now {
                     urgency = Urgency::Now;
                 }
@@ -229,6 +238,7 @@ impl Outbox {
         commands: &mut VecDeque<Command>,
         answers: &mut VecDeque<SideEffectAnswer>,
     ) {
+        self.fresh = 0;
         let Self { peers, listed, .. } = self;
         listed.retain(|guid| {
             let Some(peer) = peers.get_mut(guid) else { return false };

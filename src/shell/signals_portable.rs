@@ -40,6 +40,11 @@ impl Signals {
         self.changed.notify_all();
     }
 
+    /// As [`notify`](Self::notify): the background task never stands back.
+    pub fn notify_within(&self, _within: Duration) {
+        self.notify();
+    }
+
     /// Wakes everybody: the node is gone.
     pub fn end(&self) {
         self.notify();
@@ -49,15 +54,17 @@ impl Signals {
     pub fn waiter_comes(&self) {}
 
     /// It has stopped waiting.
-    pub fn waiter_goes(&self) {
+    pub fn waiter_goes(&self, _until: Option<Instant>) {
         self.notify();
     }
 
-    /// Blocks the calling thread until somebody notifies, or the time has come.
-    pub fn wait(&self, _sockets: &[NodeIo], until: Instant) {
+    /// Blocks the calling thread until somebody notifies, or the time has come. Always false: sockets are the background
+    /// task's.
+    pub fn wait(&self, _sockets: &[NodeIo], until: Instant, _awake: Option<Instant>) -> bool {
         let mut told = self.told.lock();
         while !*told && !self.changed.wait_until(&mut told, until).timed_out() {}
         *told = false;
+        false
     }
 }
 
@@ -75,6 +82,7 @@ impl Sleeper {
         let readable = std::future::poll_fn(|context| {
             for socket in node.sockets() {
                 if let Poll::Ready(result) = socket.poll_recv_ready(context) {
+                    node.note_readable();
                     return Poll::Ready(result);
                 }
             }
