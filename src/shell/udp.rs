@@ -276,7 +276,7 @@ impl<S: Io> UdpSocket<S> {
                 // so that this ends; a socket that is truly broken would report without end: give the loop a turn.
                 Err(_) => {
                     self.counters.receive_errors += 1;
-                    if self.counters.receive_errors % 64 == 0 {
+                    if self.counters.receive_errors.is_multiple_of(64) {
                         return 0;
                     }
                 }
