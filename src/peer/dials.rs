@@ -136,10 +136,16 @@ impl Node {
     fn already_connected(&mut self, now: Instant, link: LinkId, wish: &Wish) {
         let Some(entry) = self.links.get_mut(&link) else { return };
         let key = entry.key;
+        entry.wished = true;
         match wish.request {
             // CONNECTED of the older wish is still to come: it will serve for both.
             Some(request) if !entry.raised => entry.waiting.push(request),
-            Some(request) => self.raise_connected_event(link, request),
+            Some(request) => {
+                self.raise_connected_event(link, request);
+                if let Some(key) = key {
+                    self.mesh_changed().allow(key.guid());
+                }
+            }
             None if entry.raised => {
                 if let Some(key) = key {
                     self.mesh_changed().connected(now, key, true);
@@ -404,7 +410,7 @@ impl Node {
         let wanted =
             |(number, dial): (&u64, &Dial)| (dial.guid == Some(guid) || own == Some(*number)).then_some(*number);
         let numbers: Vec<u64> = self.dials.iter().filter_map(wanted).collect();
-        let mut waiting = Vec::new();
+        let (mut waiting, wished) = (Vec::new(), !numbers.is_empty());
         for number in numbers {
             let Some(dial) = self.dials.remove(&number) else {
                 continue;
@@ -416,6 +422,7 @@ impl Node {
         }
         if let Some(entry) = self.links.get_mut(&link) {
             entry.waiting.extend(waiting);
+            entry.wished |= wished;
             entry.dial = None;
         }
         if let Some(parked) = self.parked_link(guid).filter(|parked| *parked != link) {

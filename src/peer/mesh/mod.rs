@@ -122,8 +122,8 @@ pub enum MeshOutput {
 #[derive(Debug)]
 struct Link {
     key: PublicKey,
-    /// This node dialled it.
-    dialled: bool,
+    /// This node wished for it (at the game's wish or the mesh's): its other side may ask this node to join.
+    allowed: bool,
     /// It was made for a join that has not been decided yet.
     made: bool,
 }
@@ -229,16 +229,17 @@ impl Mesh {
         true
     }
 
-    /// A connection stands. `dialled`: this node dialled it (at the game's wish or the mesh's).
-    pub fn connected(&mut self, now: Instant, peer: PublicKey, dialled: bool) {
+    /// A connection stands. `wished`: this node wished for it (at the game's wish or the mesh's), whichever side's dial became the
+    /// connection; such a peer may ask this node to join.
+    pub fn connected(&mut self, now: Instant, peer: PublicKey, wished: bool) {
         let guid = peer.guid();
         let asked = self.dialing.remove(&guid);
         let listed = self.joins.values().any(|join| join.host != guid && join.lists(guid));
         let known = self.links.remove(&guid);
         let link = Link {
             key: peer,
-            dialled: dialled || known.as_ref().is_some_and(|link| link.dialled),
-            made: known.map_or(asked || (dialled && listed), |link| link.made),
+            allowed: wished || known.as_ref().is_some_and(|link| link.allowed),
+            made: known.map_or(asked || (wished && listed), |link| link.made),
         };
         self.links.insert(guid, link);
         if asked && !self.wanted(guid) {
@@ -248,6 +249,13 @@ impl Mesh {
         self.join_peer_connected(now, guid, peer);
         if self.session.has(guid) {
             self.member_reconnected(now, guid);
+        }
+    }
+
+    /// The game wished for a connection that stands already: from here on that peer may ask this node to join.
+    pub fn allow(&mut self, peer: Guid) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.allowed = true;
         }
     }
 

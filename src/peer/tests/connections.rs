@@ -8,7 +8,7 @@ use crate::engine::SocketName;
 use crate::lab::scenario::{RouterKind, Scenario};
 use crate::lab::{OwnedEvent, with_seeds};
 use crate::peer::Node;
-use crate::peer::api::{Command, RequestId};
+use crate::peer::api::{Command, MeshCommand, MeshEvent, RequestId};
 use crate::transport::identity::Guid;
 use crate::wire::control::RelayPolicy;
 
@@ -434,4 +434,55 @@ fn a_node_that_shuts_down_is_gone_for_everybody_at_once() {
     // The server knows as well.
     let request = scenario.request(2, |request| Command::OpenNat { request, peer: leaver });
     assert_eq!(scenario.outcome(2, request).code(), Some(Code::TargetNotConnected));
+}
+
+/// Lets a host invite a player who is connected; what the host heard in the end.
+fn invite(scenario: &mut Scenario, host: usize, joiner: usize) -> OwnedEvent {
+    let peer = scenario.guids[joiner];
+    let request = scenario.request(host, |request| {
+        Command::Mesh(MeshCommand::StartVerifiedJoin {
+            request,
+            peer,
+            data: Vec::new(),
+        })
+    });
+    scenario.outcome(host, request)
+}
+
+fn is_capable(event: &OwnedEvent) -> bool {
+    matches!(event, OwnedEvent::Mesh(MeshEvent::JoinCapable { .. }))
+}
+
+#[test]
+fn a_join_counts_at_whoever_wished_for_the_connection_although_the_others_dial_became_it() {
+    for (host, joiner) in [(0, 1), (1, 0)] {
+        let mut scenario = players(9, 2);
+        let requests = [0, 1].map(|player| {
+            let peer = scenario.guids[1 - player];
+            (player, connect(&mut scenario, player, Some(peer), None))
+        });
+        for (player, request) in requests {
+            let outcome = scenario.outcome(player, request);
+            assert!(matches!(outcome, OwnedEvent::Connected { .. }), "{outcome:?}");
+        }
+        let outcome = invite(&mut scenario, host, joiner);
+        assert!(is_capable(&outcome), "{host} invites: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_join_counts_at_whoever_wished_for_a_connection_that_stood_already() {
+    let mut scenario = players(10, 2);
+    let (host, joiner) = (0, 1);
+    scenario.connect_pair(host, joiner);
+    let refused = invite(&mut scenario, host, joiner);
+    assert_eq!(refused.code(), Some(Code::Policy), "{refused:?}");
+    let peer = scenario.guids[host];
+    let request = connect(&mut scenario, joiner, Some(peer), None);
+    assert!(matches!(
+        scenario.outcome(joiner, request),
+        OwnedEvent::Connected { .. }
+    ));
+    let outcome = invite(&mut scenario, host, joiner);
+    assert!(is_capable(&outcome), "{outcome:?}");
 }
