@@ -22,8 +22,10 @@
 //! [`TESTIMONY_REPEAT`], given up after [`HOST_LOST_LIMIT`].
 //!
 //! **Choices that games see.** Events of leaving: whoever leaves by itself gets no event; whoever is kicked or cut off
-//! gets `MEMBER_LEFT` naming itself, with the reason; either is then alone again, its own host, without further events, and its
-//! connections stay. `StartVerifiedJoin` with a member fails with WRONG_STATE. A join that was answered with
+//! gets `MEMBER_LEFT` naming itself, with the reason; either is then alone again, its own host, without further events. The
+//! connections of whoever left or was cut off stay; those of whoever was kicked are closed by the host and the members, with code
+//! KICKED and the kick's text at both ends, as soon as they know.
+//! `StartVerifiedJoin` with a member fails with WRONG_STATE. A join that was answered with
 //! `accept` while somebody else got in is finished without asking again. After CAPABLE ended the request, a
 //! later failure of that join is told with request 0. A connection to a member that came up while the join ran counts as
 //! made for it, and is closed if the join fails, whether the mesh or the game dialled it.
@@ -105,7 +107,7 @@ pub enum MeshOutput {
         /// To whom.
         peer: PublicKey,
     },
-    /// Close a connection that was made for a join.
+    /// Close a connection that was made for a join, or to a player that was kicked; the code is told to the other side.
     Disconnect {
         /// Whose.
         peer: Guid,
@@ -438,7 +440,7 @@ impl Mesh {
         }
     }
 
-    /// Closes a connection that was made for a join.
+    /// Closes a connection.
     fn close(&mut self, peer: Guid, reason: Reason) {
         if self.links.remove(&peer).is_some() {
             self.outputs.push_back(MeshOutput::Disconnect { peer, reason });

@@ -486,3 +486,42 @@ fn a_join_counts_at_whoever_wished_for_a_connection_that_stood_already() {
     let outcome = invite(&mut scenario, host, joiner);
     assert!(is_capable(&outcome), "{outcome:?}");
 }
+
+#[test]
+fn whoever_is_kicked_is_disconnected_from_everybody_with_the_kicks_text() {
+    let mut scenario = players(11, 3);
+    let guids = scenario.guids.clone();
+    for joiner in [1, 2] {
+        scenario.connect_pair(joiner, 0);
+        let outcome = invite(&mut scenario, 0, joiner);
+        assert!(is_capable(&outcome), "{outcome:?}");
+        let (peer, data) = (guids[joiner], Vec::new());
+        let accept = MeshCommand::RespondJoin {
+            peer,
+            accept: true,
+            data,
+        };
+        scenario.lab.command(scenario.nodes[0], Command::Mesh(accept));
+        scenario.lab.run_for(ms(2_000));
+    }
+    let (peer, text) = (guids[1], "cheater".to_owned());
+    let kick = Command::Mesh(MeshCommand::Kick { peer, text });
+    scenario.lab.command(scenario.nodes[0], kick);
+    scenario.lab.run_for(ms(5_000));
+    let ends = |scenario: &mut Scenario, player: usize| {
+        let mut ends = Vec::new();
+        for recorded in scenario.lab.take_events(scenario.nodes[player]) {
+            if let OwnedEvent::Disconnected { peer, reason, .. } = recorded.event {
+                ends.push((peer, reason.code, reason.text));
+            }
+        }
+        ends.sort();
+        ends
+    };
+    let end = |player: usize| (guids[player], Code::Kicked, "cheater".to_owned());
+    assert_eq!(ends(&mut scenario, 0), [end(1)]);
+    assert_eq!(ends(&mut scenario, 2), [end(1)]);
+    let mut both = [end(0), end(2)];
+    both.sort();
+    assert_eq!(ends(&mut scenario, 1), both);
+}
