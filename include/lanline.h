@@ -1241,7 +1241,7 @@ int32_t lanline_mesh_participants(lanline_node node,
                                   uint32_t capacity);
 
 /**
- * Leaves the session; everybody is told at once. Connections stay. Nothing happens if the node is alone.
+ * Leaves the session; everybody is told at once. Connections stay: lanline_disconnect ends each that is not wanted any more. Nothing happens if the node is alone.
  *
  * @param node the node
  * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_QUEUE_FULL
@@ -1249,10 +1249,11 @@ int32_t lanline_mesh_participants(lanline_node node,
  * Events: LANLINE_EVENT_MEMBER_LEFT at the others.
  * Thread safety: any thread. Since: 0.1
  */
-LANLINE_API int32_t lanline_mesh_leave(lanline_node node);
+LANLINE_API
+int32_t lanline_mesh_leave(lanline_node node);
 
 /**
- * Host: removes a member from the session and ends the connection to it.
+ * Host: removes a member from the session. The host and the members end their connections to it.
  *
  * @param node the node, which must be the host
  * @param peer the member
@@ -1261,7 +1262,8 @@ LANLINE_API int32_t lanline_mesh_leave(lanline_node node);
  * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_WRONG_STATE (not the host), LANLINE_SELF,
  *         LANLINE_NOT_FOUND (no such member), LANLINE_QUEUE_FULL
  *
- * Events: LANLINE_EVENT_MEMBER_LEFT with code LANLINE_KICKED at everybody.
+ * Events: LANLINE_EVENT_MEMBER_LEFT with code LANLINE_KICKED at everybody, then LANLINE_EVENT_DISCONNECTED with that code and text at both
+ * ends of each of its connections to members.
  * Thread safety: any thread. Since: 0.1
  */
 LANLINE_API

@@ -244,7 +244,13 @@ impl Node {
             return self.dial_failed(now, number, Reason { code, text });
         }
         let known = self.paths.route_from(socket, address);
-        let usable = known.filter(|route| self.paths.owner(*route) != Some(Owner::Server));
+        let is_server = |route: &SyntheticAddress| self.paths.owner(*route) == Some(Owner::Server);
+        if known.is_some_and(|route| is_server(&route) && self.paths.is_in_use(route)) {
+            let text = format!("{address} is the server's address, not a player's");
+            let code = Code::Incompatible;
+            return self.dial_failed(now, number, Reason { code, text });
+        }
+        let usable = known.filter(|route| !is_server(route));
         let route = usable.unwrap_or_else(|| {
             let route = self.transport.new_address();
             let path = Path {

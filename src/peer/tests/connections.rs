@@ -525,3 +525,40 @@ fn whoever_is_kicked_is_disconnected_from_everybody_with_the_kicks_text() {
     both.sort();
     assert_eq!(ends(&mut scenario, 1), both);
 }
+
+#[test]
+fn dialling_the_servers_address_fails_at_once_and_the_session_stays() {
+    let mut scenario = players(12, 2);
+    let peer = scenario.guids[1];
+    for guid in [None, Some(peer)] {
+        let server = Some(scenario.server_address);
+        let request = connect(&mut scenario, 0, guid, server);
+        assert_eq!(failure(&mut scenario, 0, request), Code::Incompatible);
+    }
+    scenario.connect_pair(0, 1);
+}
+
+#[test]
+fn dialling_a_connected_players_address_for_another_one_fails_and_the_connection_stays() {
+    let mut scenario = players(13, 3);
+    scenario.connect_pair(0, 1);
+    let (there, third, at) = (scenario.guids[1], scenario.guids[2], address_of(&scenario, 1));
+    let request = connect(&mut scenario, 0, Some(third), Some(at));
+    assert_eq!(failure(&mut scenario, 0, request), Code::WrongKey);
+    // Nor does a server live there.
+    let request = scenario.request(0, |request| Command::ConnectServer {
+        request,
+        host: at.ip().to_string(),
+        port: at.port(),
+        key: None,
+    });
+    assert_eq!(scenario.outcome(0, request).code(), Some(Code::Incompatible));
+    scenario
+        .lab
+        .send(scenario.nodes[0], there, 0, SendMode::Reliable, b"there")
+        .unwrap();
+    scenario.lab.run_for(ms(12_000));
+    let own = scenario.guids[0];
+    assert_eq!(connection_story(&mut scenario, 1, own), ["message"]);
+    assert!(connection_story(&mut scenario, 0, there).is_empty());
+}
