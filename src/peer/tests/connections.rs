@@ -562,3 +562,22 @@ fn dialling_a_connected_players_address_for_another_one_fails_and_the_connection
     assert_eq!(connection_story(&mut scenario, 1, own), ["message"]);
     assert!(connection_story(&mut scenario, 0, there).is_empty());
 }
+
+#[test]
+fn a_way_that_only_a_dial_wanted_raises_no_event_at_its_asker() {
+    let mut scenario = players(14, 2);
+    let nobody = Guid(7);
+    let request = connect(&mut scenario, 0, Some(nobody), None);
+    assert_eq!(failure(&mut scenario, 0, request), Code::TargetNotConnected);
+    let peer = scenario.guids[1];
+    let request = connect(&mut scenario, 0, Some(peer), None);
+    assert!(matches!(scenario.outcome(0, request), OwnedEvent::Connected { .. }));
+    scenario.lab.run_for(ms(12_000));
+    let ways = |scenario: &Scenario, player: usize| {
+        let is_way =
+            |event: &OwnedEvent| matches!(event, OwnedEvent::NatSucceeded { .. } | OwnedEvent::NatFailed { .. });
+        let heard = scenario.lab.events(scenario.nodes[player]);
+        heard.iter().filter(|recorded| is_way(&recorded.event)).count()
+    };
+    assert_eq!((ways(&scenario, 0), ways(&scenario, 1)), (0, 1));
+}
