@@ -426,7 +426,8 @@ typedef struct lanline_node_options {
    */
   uint8_t relay_policy;
   /**
-   * LANLINE_ACCEPT_…: who may be introduced to this node (default LANLINE_ACCEPT_APP).
+   * LANLINE_ACCEPT_…: who may be introduced to this node by the server (default LANLINE_ACCEPT_APP). Introductions only: a player that
+   * knows this node's address can call it without one, as long as routers and firewalls let it through.
    */
   uint8_t accept_from;
   /**
@@ -998,6 +999,7 @@ LANLINE_API int32_t lanline_server_disconnect(lanline_node node, lanline_request
  * Events: LANLINE_EVENT_NAT_PUNCHTHROUGH_SUCCEEDED, …_FAILED (code LANLINE_SERVER_LOST without a server),
  * LANLINE_EVENT_NAT_TARGET_NOT_CONNECTED, …_UNRESPONSIVE, LANLINE_EVENT_NAT_CONNECTION_TO_TARGET_LOST,
  * LANLINE_EVENT_NAT_ALREADY_IN_PROGRESS; the outcome comes at the other player as well, with request 0.
+ * A way that lanline_peer_connect opens by itself raises none of these here, only at the other player.
  * Thread safety: any thread. Since: 0.1
  */
 LANLINE_API int32_t lanline_open_nat(lanline_node node, lanline_guid peer, lanline_request *request);
@@ -1110,6 +1112,8 @@ LANLINE_API int32_t lanline_node_stats_get(lanline_node node, struct lanline_nod
 /**
  * Host (or whoever is to become it): invites a connected player into the session. The player is told the
  * members, connects to all of them, and reports; the game then answers with lanline_join_respond.
+ * The player's game must have asked for the connection itself (lanline_peer_connect, also if it stood already): otherwise the
+ * join fails at once with code LANLINE_POLICY.
  *
  * @param node the node
  * @param peer the connected player

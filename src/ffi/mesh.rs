@@ -51,6 +51,8 @@ const _: () = {
 
 /// Host (or whoever is to become it): invites a connected player into the session. The player is told the
 /// members, connects to all of them, and reports; the game then answers with lanline_join_respond.
+/// The player's game must have asked for the connection itself (lanline_peer_connect, also if it stood already): otherwise the
+/// join fails at once with code LANLINE_POLICY.
 ///
 /// @param node the node
 /// @param peer the connected player

@@ -159,9 +159,11 @@ impl Node {
             .trim_start_matches('[')
             .trim_end_matches(']')
             .to_ascii_lowercase();
-        let same = self.rendezvous.target.as_ref().is_some_and(|target| {
-            target.host == host && target.port == port
-        });
+        let same = self
+            .rendezvous
+            .target
+            .as_ref()
+            .is_some_and(|target| target.host == host && target.port == port);
         if same && self.server_is_up() {
             return self.server_again(request, key);
         }
