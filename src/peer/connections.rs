@@ -27,7 +27,7 @@ use crate::transport::{CloseInfo, CloseReason, LinkId, SyntheticAddress};
 use crate::wire::PROTOCOL_VERSION;
 use crate::wire::peer::{PeerControl, PeerHello};
 
-/// From the handshake to the other side's Hello or Welcome: longer than [`DIAL_TIME`], because the other side may have parked this link
+/// From the handshake to the other side's Hello or Welcome: longer than [`super::dials`]'s `DIAL_TIME`, because the other side may have parked this link
 /// until a dial of its own has failed.
 pub(super) const GREETING_TIME: Duration = Duration::from_secs(7);
 /// A link that came in late, after the own one stood, is closed by its dialler within a round trip. If it is still there after this
