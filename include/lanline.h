@@ -426,7 +426,8 @@ typedef struct lanline_node_options {
    */
   uint8_t relay_policy;
   /**
-   * LANLINE_ACCEPT_…: who may be introduced to this node (default LANLINE_ACCEPT_APP).
+   * LANLINE_ACCEPT_…: who may be introduced to this node by the server (default LANLINE_ACCEPT_APP). Introductions only: a player that
+   * knows this node's address can call it without one, as long as routers and firewalls let it through.
    */
   uint8_t accept_from;
   /**
@@ -998,6 +999,7 @@ LANLINE_API int32_t lanline_server_disconnect(lanline_node node, lanline_request
  * Events: LANLINE_EVENT_NAT_PUNCHTHROUGH_SUCCEEDED, …_FAILED (code LANLINE_SERVER_LOST without a server),
  * LANLINE_EVENT_NAT_TARGET_NOT_CONNECTED, …_UNRESPONSIVE, LANLINE_EVENT_NAT_CONNECTION_TO_TARGET_LOST,
  * LANLINE_EVENT_NAT_ALREADY_IN_PROGRESS; the outcome comes at the other player as well, with request 0.
+ * A way that lanline_peer_connect opens by itself raises none of these here, only at the other player.
  * Thread safety: any thread. Since: 0.1
  */
 LANLINE_API int32_t lanline_open_nat(lanline_node node, lanline_guid peer, lanline_request *request);
@@ -1110,6 +1112,8 @@ LANLINE_API int32_t lanline_node_stats_get(lanline_node node, struct lanline_nod
 /**
  * Host (or whoever is to become it): invites a connected player into the session. The player is told the
  * members, connects to all of them, and reports; the game then answers with lanline_join_respond.
+ * The player's game must have asked for the connection itself (lanline_peer_connect, also if it stood already): otherwise the
+ * join fails at once with code LANLINE_POLICY.
  *
  * @param node the node
  * @param peer the connected player
@@ -1241,7 +1245,7 @@ int32_t lanline_mesh_participants(lanline_node node,
                                   uint32_t capacity);
 
 /**
- * Leaves the session; everybody is told at once. Connections stay. Nothing happens if the node is alone.
+ * Leaves the session; everybody is told at once. Connections stay: lanline_disconnect ends each that is not wanted any more. Nothing happens if the node is alone.
  *
  * @param node the node
  * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_QUEUE_FULL
@@ -1249,10 +1253,11 @@ int32_t lanline_mesh_participants(lanline_node node,
  * Events: LANLINE_EVENT_MEMBER_LEFT at the others.
  * Thread safety: any thread. Since: 0.1
  */
-LANLINE_API int32_t lanline_mesh_leave(lanline_node node);
+LANLINE_API
+int32_t lanline_mesh_leave(lanline_node node);
 
 /**
- * Host: removes a member from the session and ends the connection to it.
+ * Host: removes a member from the session. The host and the members end their connections to it.
  *
  * @param node the node, which must be the host
  * @param peer the member
@@ -1261,7 +1266,8 @@ LANLINE_API int32_t lanline_mesh_leave(lanline_node node);
  * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_WRONG_STATE (not the host), LANLINE_SELF,
  *         LANLINE_NOT_FOUND (no such member), LANLINE_QUEUE_FULL
  *
- * Events: LANLINE_EVENT_MEMBER_LEFT with code LANLINE_KICKED at everybody.
+ * Events: LANLINE_EVENT_MEMBER_LEFT with code LANLINE_KICKED at everybody, then LANLINE_EVENT_DISCONNECTED with that code and text at both
+ * ends of each of its connections to members.
  * Thread safety: any thread. Since: 0.1
  */
 LANLINE_API

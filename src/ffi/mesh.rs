@@ -51,6 +51,8 @@ const _: () = {
 
 /// Host (or whoever is to become it): invites a connected player into the session. The player is told the
 /// members, connects to all of them, and reports; the game then answers with lanline_join_respond.
+/// The player's game must have asked for the connection itself (lanline_peer_connect, also if it stood already): otherwise the
+/// join fails at once with code LANLINE_POLICY.
 ///
 /// @param node the node
 /// @param peer the connected player
@@ -272,7 +274,7 @@ pub unsafe extern "C" fn lanline_mesh_participants(
     })
 }
 
-/// Leaves the session; everybody is told at once. Connections stay. Nothing happens if the node is alone.
+/// Leaves the session; everybody is told at once. Connections stay: lanline_disconnect ends each that is not wanted any more. Nothing happens if the node is alone.
 ///
 /// @param node the node
 /// @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_QUEUE_FULL
@@ -284,7 +286,7 @@ pub unsafe extern "C" fn lanline_mesh_leave(node: NodeId) -> i32 {
     guard(|| command(node, |_, _| Ok(MeshCommand::Leave)))
 }
 
-/// Host: removes a member from the session and ends the connection to it.
+/// Host: removes a member from the session. The host and the members end their connections to it.
 ///
 /// @param node the node, which must be the host
 /// @param peer the member
@@ -293,7 +295,8 @@ pub unsafe extern "C" fn lanline_mesh_leave(node: NodeId) -> i32 {
 /// @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_WRONG_STATE (not the host), LANLINE_SELF,
 ///         LANLINE_NOT_FOUND (no such member), LANLINE_QUEUE_FULL
 ///
-/// Events: LANLINE_EVENT_MEMBER_LEFT with code LANLINE_KICKED at everybody.
+/// Events: LANLINE_EVENT_MEMBER_LEFT with code LANLINE_KICKED at everybody, then LANLINE_EVENT_DISCONNECTED with that code and text at both
+/// ends of each of its connections to members.
 /// Thread safety: any thread. Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lanline_mesh_kick(node: NodeId, peer: Guid, text: *const c_char, text_len: u32) -> i32 {

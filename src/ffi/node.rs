@@ -69,7 +69,8 @@ pub struct NodeOptionsRecord {
     pub join_timeout_ms: u32,
     /// LANLINE_RELAY_… (default LANLINE_RELAY_FALLBACK).
     pub relay_policy: u8,
-    /// LANLINE_ACCEPT_…: who may be introduced to this node (default LANLINE_ACCEPT_APP).
+    /// LANLINE_ACCEPT_…: who may be introduced to this node by the server (default LANLINE_ACCEPT_APP). Introductions only: a player that
+    /// knows this node's address can call it without one, as long as routers and firewalls let it through.
     pub accept_from: u8,
     /// 0 (default): the library connects to the members of a join by itself; 1: the game does.
     pub join_manual: u8,

@@ -166,6 +166,7 @@ pub unsafe extern "C" fn lanline_server_disconnect(node: NodeId, request: *mut R
 /// Events: LANLINE_EVENT_NAT_PUNCHTHROUGH_SUCCEEDED, …_FAILED (code LANLINE_SERVER_LOST without a server),
 /// LANLINE_EVENT_NAT_TARGET_NOT_CONNECTED, …_UNRESPONSIVE, LANLINE_EVENT_NAT_CONNECTION_TO_TARGET_LOST,
 /// LANLINE_EVENT_NAT_ALREADY_IN_PROGRESS; the outcome comes at the other player as well, with request 0.
+/// A way that lanline_peer_connect opens by itself raises none of these here, only at the other player.
 /// Thread safety: any thread. Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lanline_open_nat(node: NodeId, peer: Guid, request: *mut RequestId) -> i32 {

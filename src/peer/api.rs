@@ -132,9 +132,9 @@ pub enum MeshCommand {
     },
     /// Time in menus shall not count.
     ResetHostCalculation,
-    /// Leave the session; connections stay. A graceful leave is told to everybody.
+    /// Leave the session; connections stay (disconnect ends each that is not wanted any more). A graceful leave is told to everybody.
     Leave,
-    /// Host: remove a member.
+    /// Host: remove a member. Its connections to the host and to the members are closed with code KICKED and this text.
     Kick {
         /// Whom.
         peer: Guid,

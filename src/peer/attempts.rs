@@ -4,6 +4,9 @@
 //! outcome for each attempt at either side. Two tables: *asks* wait for the server's answer; *runs* are attempts whose introduction
 //! came. All run at once.
 //!
+//! An attempt that only a dial wanted raises no event about the way at its asker: CONNECTED or CONNECTION_FAILED tell how that went.
+//! The passive side hears of every attempt, with request 0.
+//!
 //! Timers: [`ASK_TIME`] for the server's answer, [`RETRY_INTERVAL`] while the server says that an attempt is running which this side
 //! does not know (yet, or any more), and those of [`super::punch`].
 
@@ -580,7 +583,8 @@ impl Node {
     }
 
     fn raise_nat_success(&mut self, request: RequestId, peer: Guid, path: PathKind, address: SocketAddr, sender: bool) {
-        if self.requests.end(request) {
+        let dial_only = sender && request == 0;
+        if !dial_only && self.requests.end(request) {
             self.raise(Event::NatSucceeded {
                 request,
                 peer,
@@ -592,7 +596,8 @@ impl Node {
     }
 
     fn raise_nat_failure(&mut self, request: RequestId, peer: Guid, outcome: NatOutcome, reason: Reason, sender: bool) {
-        if self.requests.end(request) {
+        let dial_only = sender && request == 0;
+        if !dial_only && self.requests.end(request) {
             self.raise(Event::NatFailed {
                 request,
                 peer,

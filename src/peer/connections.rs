@@ -27,7 +27,7 @@ use crate::transport::{CloseInfo, CloseReason, LinkId, SyntheticAddress};
 use crate::wire::PROTOCOL_VERSION;
 use crate::wire::peer::{PeerControl, PeerHello};
 
-/// From the handshake to the other side's Hello or Welcome: longer than [`DIAL_TIME`], because the other side may have parked this link
+/// From the handshake to the other side's Hello or Welcome: longer than [`super::dials`]'s `DIAL_TIME`, because the other side may have parked this link
 /// until a dial of its own has failed.
 pub(super) const GREETING_TIME: Duration = Duration::from_secs(7);
 /// A link that came in late, after the own one stood, is closed by its dialler within a round trip. If it is still there after this
@@ -70,6 +70,8 @@ pub(super) struct Link {
     pub key: Option<PublicKey>,
     guid: Option<Guid>,
     pub dialled: bool,
+    /// This node wished for a connection to that player, whichever side's dial became it.
+    pub wished: bool,
     pub stage: Stage,
     /// CONNECTED was raised.
     pub raised: bool,
@@ -332,7 +334,7 @@ impl Node {
     fn raise_connected(&mut self, now: Instant, link: LinkId) {
         let Some(entry) = self.links.get_mut(&link) else { return };
         entry.raised = true;
-        let (key, dialled) = (entry.key, entry.dialled);
+        let (key, wished) = (entry.key, entry.wished);
         let mut waiting = std::mem::take(&mut entry.waiting);
         waiting.retain(|request| *request != 0 && self.requests.get(*request).is_some());
         if waiting.is_empty() {
@@ -342,7 +344,7 @@ impl Node {
             self.raise_connected_event(link, request);
         }
         if let Some(key) = key {
-            self.mesh_changed().connected(now, key, dialled);
+            self.mesh_changed().connected(now, key, wished);
         }
         self.read_control(now, link);
         self.queue_readable(link);
@@ -656,6 +658,7 @@ impl Link {
             key: None,
             guid: None,
             dialled,
+            wished: dialled,
             stage,
             raised: false,
             queued: false,

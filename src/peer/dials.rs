@@ -136,10 +136,16 @@ impl Node {
     fn already_connected(&mut self, now: Instant, link: LinkId, wish: &Wish) {
         let Some(entry) = self.links.get_mut(&link) else { return };
         let key = entry.key;
+        entry.wished = true;
         match wish.request {
             // CONNECTED of the older wish is still to come: it will serve for both.
             Some(request) if !entry.raised => entry.waiting.push(request),
-            Some(request) => self.raise_connected_event(link, request),
+            Some(request) => {
+                self.raise_connected_event(link, request);
+                if let Some(key) = key {
+                    self.mesh_changed().allow(key.guid());
+                }
+            }
             None if entry.raised => {
                 if let Some(key) = key {
                     self.mesh_changed().connected(now, key, true);
@@ -238,7 +244,13 @@ impl Node {
             return self.dial_failed(now, number, Reason { code, text });
         }
         let known = self.paths.route_from(socket, address);
-        let usable = known.filter(|route| self.paths.owner(*route) != Some(Owner::Server));
+        let is_server = |route: &SyntheticAddress| self.paths.owner(*route) == Some(Owner::Server);
+        if known.is_some_and(|route| is_server(&route) && self.paths.is_in_use(route)) {
+            let text = format!("{address} is the server's address, not a player's");
+            let code = Code::Incompatible;
+            return self.dial_failed(now, number, Reason { code, text });
+        }
+        let usable = known.filter(|route| !is_server(route));
         let route = usable.unwrap_or_else(|| {
             let route = self.transport.new_address();
             let path = Path {
@@ -404,7 +416,7 @@ impl Node {
         let wanted =
             |(number, dial): (&u64, &Dial)| (dial.guid == Some(guid) || own == Some(*number)).then_some(*number);
         let numbers: Vec<u64> = self.dials.iter().filter_map(wanted).collect();
-        let mut waiting = Vec::new();
+        let (mut waiting, wished) = (Vec::new(), !numbers.is_empty());
         for number in numbers {
             let Some(dial) = self.dials.remove(&number) else {
                 continue;
@@ -416,6 +428,7 @@ impl Node {
         }
         if let Some(entry) = self.links.get_mut(&link) {
             entry.waiting.extend(waiting);
+            entry.wished |= wished;
             entry.dial = None;
         }
         if let Some(parked) = self.parked_link(guid).filter(|parked| *parked != link) {

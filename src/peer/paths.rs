@@ -6,7 +6,8 @@
 //! path for a packet, the route of a packet, and whether a route's best path changed.
 //!
 //! Rules. A path that a punch or a handshake verified beats one that was not; then lan beats direct; then the smaller round
-//! trip. An address belongs to one route at a time: who was verified on it last has it. A route without links goes away at its
+//! trip. An address belongs to one route at a time: who was verified on it last has it; nobody takes it by a mere wish from a route that
+//! has links, and nobody at all from a server's. A route without links goes away at its
 //! expiry, so everything here is bounded: strangers' routes by [`MAX_STRANGERS`], a route's paths by [`MAX_PATHS`], and the
 //! rest by the node's own limits on attempts and links.
 
@@ -104,7 +105,8 @@ impl Paths {
         self.routes.get(&address).map(|route| route.owner)
     }
 
-    /// Makes a route with one path. `address` is a fresh synthetic address. What stood for the same source before loses it.
+    /// Makes a route with one path. `address` is a fresh synthetic address. What stood for the same source before loses it,
+    /// unless links need it: then the new route has no path.
     pub fn insert(&mut self, now: Instant, address: SyntheticAddress, owner: Owner, path: Path) {
         if owner == Owner::Stranger {
             self.make_room_for_stranger();
@@ -139,7 +141,7 @@ impl Paths {
     /// another one now.
     pub fn add(&mut self, address: SyntheticAddress, path: Path) -> bool {
         let source = (path.socket, path.address);
-        if self.is_in_use_by_the_same(address, source) {
+        if self.is_held(address, source, path.verified) {
             return false;
         }
         if let Some(previous) = self.by_source.insert(source, address)
@@ -170,14 +172,21 @@ impl Paths {
         before.is_some() && before != route.paths.get(route.best).map(|best| (best.socket, best.address))
     }
 
-    /// True if links of another route to the same node (or to one that has not proven itself yet) need that address: packets from there
-    /// cannot be told apart, and a handshake must not lose its route.
-    fn is_in_use_by_the_same(&self, address: SyntheticAddress, source: (SocketName, SocketAddr)) -> bool {
+    /// True if links of another route need that address and keep it: packets from there cannot be told apart. They lose it only to another
+    /// player that was verified there (a router gave the address to somebody else), and never if they lead to the same node, to a server,
+    /// or to somebody whose handshake is still running.
+    fn is_held(&self, address: SyntheticAddress, source: (SocketName, SocketAddr), verified: bool) -> bool {
         let holder = self.by_source.get(&source).filter(|holder| **holder != address);
         let Some(holder) = holder.and_then(|holder| self.routes.get(holder)) else {
             return false;
         };
-        holder.links > 0 && (holder.owner == Owner::Stranger || self.owner(address) == Some(holder.owner))
+        let same = self.owner(address) == Some(holder.owner);
+        holder.links > 0 && (!verified || same || !matches!(holder.owner, Owner::Peer(_)))
+    }
+
+    /// True if a link needs this route.
+    pub fn is_in_use(&self, address: SyntheticAddress) -> bool {
+        self.routes.get(&address).is_some_and(|route| route.links > 0)
     }
 
     fn drop_path(&mut self, address: SyntheticAddress, source: (SocketName, SocketAddr)) {

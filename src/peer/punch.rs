@@ -5,7 +5,7 @@
 //! addresses that nobody named (an address-dependent mapping shows itself that way), and takes the best path that carried a
 //! full-size probe there and back.
 //!
-//! Timers: the probing series ([`GAPS`]), the wait for a path inside the own network ([`LAN_GRACE`]), the time limit
+//! Timers: the probing series (`SERIES`), the wait for a path inside the own network ([`LAN_GRACE`]), the time limit
 //! ([`TIME_LIMIT`]), and, once a path is open and nobody uses it, a probe every [`HOLD_INTERVAL`] for [`HOLD_TIME`], because a router
 //! forgets a silent mapping.
 

@@ -4,7 +4,8 @@
 //! its access proof, `SERVER_…` events. States: idle → resolving → dialling (one address after the other) → greeting → up; after a
 //! loss → waiting → resolving again, for ever.
 //!
-//! Decisions. A wish for the server that stands is answered at once; one for another server replaces the session, quietly, and what was
+//! Decisions. A wish for the server that stands is answered at once, with WRONG_KEY if it names another key than the one that was proven
+//! (the session stays); a wish waits for a running try only if both accept the same key; one for another server replaces the session, quietly, and what was
 //! asked of the old one ends with SERVER_LOST. Without a key the first key that the server proves is pinned for the automatic
 //! reconnects: a session never moves to another key behind the game's back; the node keeps trying and says so by a notice. A new
 //! wish of the game without a key starts without a pin. A session that a newer node with the same identity took over is not
@@ -27,7 +28,7 @@ use super::requests::Pending;
 use crate::codes::Code;
 use crate::engine::SocketName;
 use crate::transport::identity::PublicKey;
-use crate::transport::{CloseInfo, CloseReason, LinkId, LinkKind};
+use crate::transport::{CloseInfo, CloseReason, LinkId, LinkKind, SyntheticAddress};
 use crate::wire::PROTOCOL_VERSION;
 use crate::wire::control::{ACCESS_EXPORTER_LABEL, FromServer, Hello, ToServer};
 use crate::wire::introduction::{Candidate, CandidateKind, NatFacts};
@@ -112,6 +113,11 @@ impl Rendezvous {
         }
     }
 
+    /// The key that the present session, or try, accepts; `None`: any.
+    fn expected_key(&self) -> Option<PublicKey> {
+        self.target.as_ref().and_then(|target| target.key).or(self.pinned)
+    }
+
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
             State::Idle | State::Up { .. } => None,
@@ -153,19 +159,17 @@ impl Node {
             .trim_start_matches('[')
             .trim_end_matches(']')
             .to_ascii_lowercase();
-        let same = self.rendezvous.target.as_ref().is_some_and(|target| {
-            let same_key = key.is_none() || key == target.key || (self.server_is_up() && key == self.rendezvous.key);
-            target.host == host && target.port == port && same_key
-        });
+        let same = self
+            .rendezvous
+            .target
+            .as_ref()
+            .is_some_and(|target| target.host == host && target.port == port);
         if same && self.server_is_up() {
-            if key.is_some()
-                && let Some(target) = &mut self.rendezvous.target
-            {
-                target.key = key;
-            }
-            return self.raise_server_connected(request);
+            return self.server_again(request, key);
         }
-        if same && !matches!(self.rendezvous.state, State::Idle | State::Waiting { .. }) {
+        // A dial proves one key at most: whoever wants another one, or any, does not wait for it.
+        let same_key = self.rendezvous.expected_key() == key;
+        if same && same_key && !matches!(self.rendezvous.state, State::Idle | State::Waiting { .. }) {
             return self.rendezvous.requests.push(request);
         }
         self.leave_server(now, "another server is connected to instead");
@@ -182,6 +186,21 @@ impl Node {
         self.rendezvous.target = Some(Target { host, port, key });
         self.rendezvous.requests.push(request);
         self.begin_resolving(now);
+    }
+
+    /// A wish for the server that this node has a session with. Whoever names another key than the one it proved hears so, and the
+    /// session stays.
+    fn server_again(&mut self, request: RequestId, key: Option<PublicKey>) {
+        if let (Some(wanted), Some(proven)) = (key, self.rendezvous.key)
+            && wanted != proven
+        {
+            let reason = server_reason(CloseReason::WrongKey(proven), true);
+            return self.raise_server_failed(request, reason);
+        }
+        if let Some(target) = &mut self.rendezvous.target {
+            target.key = key.or(target.key);
+        }
+        self.raise_server_connected(request);
     }
 
     /// The game's call.
@@ -278,22 +297,14 @@ impl Node {
             });
             return self.server_attempt_failed(now, reason);
         };
-        let synthetic = self.transport.new_address();
-        let path = Path {
-            socket: if address.is_ipv4() {
-                SocketName::Udp4
-            } else {
-                SocketName::Udp6
-            },
-            address,
-            kind: kind_of(address),
-            round_trip: None,
-            verified: false,
+        let Some(synthetic) = self.server_route(now, address) else {
+            let code = Code::Incompatible;
+            let text = format!("{address} is a connected player's address, not a server's");
+            self.rendezvous.last_failure = Some(Reason { code, text });
+            return self.dial_next_address(now);
         };
-        self.paths.insert(now, synthetic, Owner::Server, path);
         self.paths.link_added(synthetic);
-        let given = self.rendezvous.target.as_ref().and_then(|target| target.key);
-        let expected = given.or(self.rendezvous.pinned);
+        let expected = self.rendezvous.expected_key();
         let link = self
             .transport
             .connect(now, synthetic, LinkKind::Server, expected, Some(INITIAL_ROUND_TRIP));
@@ -307,10 +318,40 @@ impl Node {
         self.rendezvous.state = State::Dialling { link, deadline };
     }
 
+    /// The route to a server at that address. The one that an older session's close still needs serves the new session as well. `None`: a
+    /// player is connected over it.
+    fn server_route(&mut self, now: Instant, address: SocketAddr) -> Option<SyntheticAddress> {
+        let socket = if address.is_ipv4() {
+            SocketName::Udp4
+        } else {
+            SocketName::Udp6
+        };
+        let known = self.paths.route_from(socket, address);
+        if let Some(known) = known.filter(|route| self.paths.is_in_use(*route)) {
+            return match self.paths.owner(known) {
+                Some(Owner::Peer(_)) => None,
+                _ => Some(known),
+            };
+        }
+        let synthetic = self.transport.new_address();
+        let path = Path {
+            socket,
+            address,
+            kind: kind_of(address),
+            round_trip: None,
+            verified: false,
+        };
+        self.paths.insert(now, synthetic, Owner::Server, path);
+        Some(synthetic)
+    }
+
     /// The handshake is done: who this is, and that it knows the access key.
     pub(super) fn server_link_connected(&mut self, now: Instant, link: LinkId, key: PublicKey) {
         self.timers_changed = true;
         self.rendezvous.key = Some(key);
+        if let Some(address) = self.server_links.get(&link) {
+            self.paths.prove(*address, Owner::Server);
+        }
         self.rendezvous.state = State::Greeting {
             link,
             deadline: now + CONNECT_TIME,

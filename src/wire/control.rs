@@ -41,7 +41,8 @@ pub enum Consent {
     App = 0,
     /// Players that show the same session tag.
     Session = 1,
-    /// Nobody (it can still ask others).
+    /// Nobody (it can still ask others). This, like the others, is about introductions by a server: whoever knows the node's address can
+    /// call it without one.
     Nobody = 2,
 }
 

@@ -1,6 +1,7 @@
 //! Verified joins at the joiner.
 //!
-//! START is acted on only from a peer that this node dialled, and names at most 64 players. Auto: the mesh asks for a
+//! START is acted on only from a peer that this node wished to be connected to (whichever side's dial became the connection), and names
+//! at most 64 players; another peer is told POLICY, one answer for each START. Auto: the mesh asks for a
 //! connection to each; manual: the game connects, and the states follow. When every member is resolved, CAPABLE goes to the host;
 //! whenever a state changes after that, it goes again.
 
@@ -124,9 +125,8 @@ impl Mesh {
         else {
             return;
         };
-        let allowed = self.links.get(&from).is_some_and(|link| link.dialled);
         let fits = members.len() + joining.len() <= MAX_MEMBERS && data.len() <= MAX_USER_DATA && epoch < EPOCH_LIMIT;
-        if !allowed || !fits {
+        if !fits {
             self.dropped += 1;
             return;
         }
@@ -141,6 +141,7 @@ impl Mesh {
             return;
         }
         if let Some(why) = self.start_refusal(from) {
+            self.dropped += u64::from(why.code == Code::Policy);
             let text = bounded(why.text);
             self.send(
                 from,
@@ -182,7 +183,12 @@ impl Mesh {
     }
 
     fn start_refusal(&self, host: Guid) -> Option<Reason> {
-        Some(if !self.session.is_alone() {
+        Some(if !self.links.get(&host).is_some_and(|link| link.allowed) {
+            reason(
+                Code::Policy,
+                "the joiner's game did not ask for a connection to this host, so it takes no part in its joins",
+            )
+        } else if !self.session.is_alone() {
             reason(Code::WrongState, "the joiner is in another session")
         } else if !self.invitations.is_empty() {
             reason(

@@ -114,10 +114,15 @@ impl Mesh {
                 let left = if seat.guid == old_host { host_left } else { seat.leaving };
                 let why = departure(claim.change, claim.subject == seat.guid, left, &claim.text);
                 self.forget_member(seat.guid);
+                let kicked = why.code == Code::Kicked;
                 self.event(MeshEvent::MemberLeft {
                     member: seat.guid,
-                    reason: why,
+                    reason: why.clone(),
                 });
+                // The host still has to tell it.
+                if kicked && !self.is_host() {
+                    self.close(seat.guid, why);
+                }
             }
         }
         let before: BTreeSet<Guid> = old.iter().map(|seat| seat.guid).collect();
@@ -264,7 +269,7 @@ impl Mesh {
         self.become_alone(now);
     }
 
-    /// A fresh session of one. Connections stay.
+    /// A fresh session of one. This node closes no connection for that.
     pub(super) fn become_alone(&mut self, now: Instant) {
         while let Some(from) = self.claims.keys().next().copied() {
             self.refuse_claim(from);
@@ -440,7 +445,8 @@ impl Mesh {
 
     pub(super) fn kick(&mut self, now: Instant, peer: Guid, text: String) {
         if self.is_host() && peer != self.own && self.session.has(peer) {
-            self.remove_member(now, peer, ChangeKind::Kicked, text);
+            self.remove_member(now, peer, ChangeKind::Kicked, text.clone());
+            self.close(peer, reason(Code::Kicked, bounded(text)));
         }
     }
 
@@ -487,11 +493,19 @@ impl Mesh {
                 ChangeKind::Lost
             };
             self.remove_member(now, peer, change, why.text.clone());
+        } else if peer == self.session.host() && why.code == Code::Kicked {
+            // Its list did not get through before.
+            self.event(MeshEvent::MemberLeft {
+                member: self.own,
+                reason: why.clone(),
+            });
+            self.become_alone(now);
         } else if peer == self.session.host() {
             self.host_gone(now, false);
         } else {
             self.refuse_claim(peer);
-            self.report_unreachable();
+            // A member that heard of the kick before this node did: calling it again would be of no use.
+            self.report_unreachable_except((why.code == Code::Kicked).then_some(peer));
             self.testify();
             self.succession(now);
         }
@@ -534,6 +548,11 @@ impl Mesh {
     /// Member: tells the host whom this node does not reach, if that changed. A new host hears it in any case: if it does not
     /// count this node as a member (it may have been handed the session while it had lost the host before), it says so.
     pub(super) fn report_unreachable(&mut self) {
+        self.report_unreachable_except(None);
+    }
+
+    /// The same; `except` is not dialled.
+    fn report_unreachable_except(&mut self, except: Option<Guid>) {
         let host = self.session.host();
         if host == self.own || !self.links.contains_key(&host) {
             return;
@@ -541,7 +560,7 @@ impl Mesh {
         let others = self.session.others(self.own).map(|seat| seat.guid);
         let missing: BTreeSet<Guid> = others.filter(|guid| !self.links.contains_key(guid)).collect();
         if self.reported.as_ref() != Some(&missing) {
-            self.dial_missing(&missing);
+            self.dial_missing(&missing, except);
             let members = missing.iter().copied().collect();
             self.reported = Some(missing);
             let message = MeshMessage::Unreachable {
@@ -555,13 +574,14 @@ impl Mesh {
 
     /// Tries once more to reach members whose connection ended (a player that returned is still held for connected by others
     /// for a while). As in a join, the later one dials.
-    fn dial_missing(&mut self, missing: &BTreeSet<Guid>) {
+    fn dial_missing(&mut self, missing: &BTreeSet<Guid>, except: Option<Guid>) {
         if !self.config.join_auto {
             return;
         }
         let before = self.session.seats.iter().take_while(|seat| seat.guid != self.own);
         let fresh = before.filter(|seat| {
             missing.contains(&seat.guid)
+                && Some(seat.guid) != except
                 && !self
                     .reported
                     .as_ref()

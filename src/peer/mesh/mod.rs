@@ -22,8 +22,10 @@
 //! [`TESTIMONY_REPEAT`], given up after [`HOST_LOST_LIMIT`].
 //!
 //! **Choices that games see.** Events of leaving: whoever leaves by itself gets no event; whoever is kicked or cut off
-//! gets `MEMBER_LEFT` naming itself, with the reason; either is then alone again, its own host, without further events, and its
-//! connections stay. `StartVerifiedJoin` with a member fails with WRONG_STATE. A join that was answered with
+//! gets `MEMBER_LEFT` naming itself, with the reason; either is then alone again, its own host, without further events. The
+//! connections of whoever left or was cut off stay; those of whoever was kicked are closed by the host and the members, with code
+//! KICKED and the kick's text at both ends, as soon as they know.
+//! `StartVerifiedJoin` with a member fails with WRONG_STATE. A join that was answered with
 //! `accept` while somebody else got in is finished without asking again. After CAPABLE ended the request, a
 //! later failure of that join is told with request 0. A connection to a member that came up while the join ran counts as
 //! made for it, and is closed if the join fails, whether the mesh or the game dialled it.
@@ -105,7 +107,7 @@ pub enum MeshOutput {
         /// To whom.
         peer: PublicKey,
     },
-    /// Close a connection that was made for a join.
+    /// Close a connection that was made for a join, or to a player that was kicked; the code is told to the other side.
     Disconnect {
         /// Whose.
         peer: Guid,
@@ -122,8 +124,8 @@ pub enum MeshOutput {
 #[derive(Debug)]
 struct Link {
     key: PublicKey,
-    /// This node dialled it.
-    dialled: bool,
+    /// This node wished for it (at the game's wish or the mesh's): its other side may ask this node to join.
+    allowed: bool,
     /// It was made for a join that has not been decided yet.
     made: bool,
 }
@@ -229,16 +231,17 @@ impl Mesh {
         true
     }
 
-    /// A connection stands. `dialled`: this node dialled it (at the game's wish or the mesh's).
-    pub fn connected(&mut self, now: Instant, peer: PublicKey, dialled: bool) {
+    /// A connection stands. `wished`: this node wished for it (at the game's wish or the mesh's), whichever side's dial became the
+    /// connection; such a peer may ask this node to join.
+    pub fn connected(&mut self, now: Instant, peer: PublicKey, wished: bool) {
         let guid = peer.guid();
         let asked = self.dialing.remove(&guid);
         let listed = self.joins.values().any(|join| join.host != guid && join.lists(guid));
         let known = self.links.remove(&guid);
         let link = Link {
             key: peer,
-            dialled: dialled || known.as_ref().is_some_and(|link| link.dialled),
-            made: known.map_or(asked || (dialled && listed), |link| link.made),
+            allowed: wished || known.as_ref().is_some_and(|link| link.allowed),
+            made: known.map_or(asked || (wished && listed), |link| link.made),
         };
         self.links.insert(guid, link);
         if asked && !self.wanted(guid) {
@@ -248,6 +251,13 @@ impl Mesh {
         self.join_peer_connected(now, guid, peer);
         if self.session.has(guid) {
             self.member_reconnected(now, guid);
+        }
+    }
+
+    /// The game wished for a connection that stands already: from here on that peer may ask this node to join.
+    pub fn allow(&mut self, peer: Guid) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.allowed = true;
         }
     }
 
@@ -430,7 +440,7 @@ impl Mesh {
         }
     }
 
-    /// Closes a connection that was made for a join.
+    /// Closes a connection.
     fn close(&mut self, peer: Guid, reason: Reason) {
         if self.links.remove(&peer).is_some() {
             self.outputs.push_back(MeshOutput::Disconnect { peer, reason });

@@ -11,7 +11,7 @@
 //! The others believe a member's claim once they have lost the host themselves, or heard from it that it leaves, or heard of
 //! that majority; until then they keep the claim. If instead the host removed the player in crisis, the members answer its
 //! testimony with the list without it. So each crisis ends: with a new host, with the old one back, or with being cut off,
-//! at the latest after [`HOST_LOST_LIMIT`](super::HOST_LOST_LIMIT).
+//! at the latest after [`HOST_LOST_LIMIT`].
 
 use std::collections::BTreeSet;
 use std::time::Instant;

@@ -8,7 +8,7 @@ use crate::engine::SocketName;
 use crate::lab::scenario::{RouterKind, Scenario};
 use crate::lab::{OwnedEvent, with_seeds};
 use crate::peer::Node;
-use crate::peer::api::{Command, RequestId};
+use crate::peer::api::{Command, MeshCommand, MeshEvent, RequestId};
 use crate::transport::identity::Guid;
 use crate::wire::control::RelayPolicy;
 
@@ -434,4 +434,150 @@ fn a_node_that_shuts_down_is_gone_for_everybody_at_once() {
     // The server knows as well.
     let request = scenario.request(2, |request| Command::OpenNat { request, peer: leaver });
     assert_eq!(scenario.outcome(2, request).code(), Some(Code::TargetNotConnected));
+}
+
+/// Lets a host invite a player who is connected; what the host heard in the end.
+fn invite(scenario: &mut Scenario, host: usize, joiner: usize) -> OwnedEvent {
+    let peer = scenario.guids[joiner];
+    let request = scenario.request(host, |request| {
+        Command::Mesh(MeshCommand::StartVerifiedJoin {
+            request,
+            peer,
+            data: Vec::new(),
+        })
+    });
+    scenario.outcome(host, request)
+}
+
+fn is_capable(event: &OwnedEvent) -> bool {
+    matches!(event, OwnedEvent::Mesh(MeshEvent::JoinCapable { .. }))
+}
+
+#[test]
+fn a_join_counts_at_whoever_wished_for_the_connection_although_the_others_dial_became_it() {
+    for (host, joiner) in [(0, 1), (1, 0)] {
+        let mut scenario = players(9, 2);
+        let requests = [0, 1].map(|player| {
+            let peer = scenario.guids[1 - player];
+            (player, connect(&mut scenario, player, Some(peer), None))
+        });
+        for (player, request) in requests {
+            let outcome = scenario.outcome(player, request);
+            assert!(matches!(outcome, OwnedEvent::Connected { .. }), "{outcome:?}");
+        }
+        let outcome = invite(&mut scenario, host, joiner);
+        assert!(is_capable(&outcome), "{host} invites: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_join_counts_at_whoever_wished_for_a_connection_that_stood_already() {
+    let mut scenario = players(10, 2);
+    let (host, joiner) = (0, 1);
+    scenario.connect_pair(host, joiner);
+    let refused = invite(&mut scenario, host, joiner);
+    assert_eq!(refused.code(), Some(Code::Policy), "{refused:?}");
+    let peer = scenario.guids[host];
+    let request = connect(&mut scenario, joiner, Some(peer), None);
+    assert!(matches!(
+        scenario.outcome(joiner, request),
+        OwnedEvent::Connected { .. }
+    ));
+    let outcome = invite(&mut scenario, host, joiner);
+    assert!(is_capable(&outcome), "{outcome:?}");
+}
+
+#[test]
+fn whoever_is_kicked_is_disconnected_from_everybody_with_the_kicks_text() {
+    let mut scenario = players(11, 3);
+    let guids = scenario.guids.clone();
+    for joiner in [1, 2] {
+        scenario.connect_pair(joiner, 0);
+        let outcome = invite(&mut scenario, 0, joiner);
+        assert!(is_capable(&outcome), "{outcome:?}");
+        let (peer, data) = (guids[joiner], Vec::new());
+        let accept = MeshCommand::RespondJoin {
+            peer,
+            accept: true,
+            data,
+        };
+        scenario.lab.command(scenario.nodes[0], Command::Mesh(accept));
+        scenario.lab.run_for(ms(2_000));
+    }
+    let (peer, text) = (guids[1], "cheater".to_owned());
+    let kick = Command::Mesh(MeshCommand::Kick { peer, text });
+    scenario.lab.command(scenario.nodes[0], kick);
+    scenario.lab.run_for(ms(5_000));
+    let ends = |scenario: &mut Scenario, player: usize| {
+        let mut ends = Vec::new();
+        for recorded in scenario.lab.take_events(scenario.nodes[player]) {
+            if let OwnedEvent::Disconnected { peer, reason, .. } = recorded.event {
+                ends.push((peer, reason.code, reason.text));
+            }
+        }
+        ends.sort();
+        ends
+    };
+    let end = |player: usize| (guids[player], Code::Kicked, "cheater".to_owned());
+    assert_eq!(ends(&mut scenario, 0), [end(1)]);
+    assert_eq!(ends(&mut scenario, 2), [end(1)]);
+    let mut both = [end(0), end(2)];
+    both.sort();
+    assert_eq!(ends(&mut scenario, 1), both);
+}
+
+#[test]
+fn dialling_the_servers_address_fails_at_once_and_the_session_stays() {
+    let mut scenario = players(12, 2);
+    let peer = scenario.guids[1];
+    for guid in [None, Some(peer)] {
+        let server = Some(scenario.server_address);
+        let request = connect(&mut scenario, 0, guid, server);
+        assert_eq!(failure(&mut scenario, 0, request), Code::Incompatible);
+    }
+    scenario.connect_pair(0, 1);
+}
+
+#[test]
+fn dialling_a_connected_players_address_for_another_one_fails_and_the_connection_stays() {
+    let mut scenario = players(13, 3);
+    scenario.connect_pair(0, 1);
+    let (there, third, at) = (scenario.guids[1], scenario.guids[2], address_of(&scenario, 1));
+    let request = connect(&mut scenario, 0, Some(third), Some(at));
+    assert_eq!(failure(&mut scenario, 0, request), Code::WrongKey);
+    // Nor does a server live there.
+    let request = scenario.request(0, |request| Command::ConnectServer {
+        request,
+        host: at.ip().to_string(),
+        port: at.port(),
+        key: None,
+    });
+    assert_eq!(scenario.outcome(0, request).code(), Some(Code::Incompatible));
+    scenario
+        .lab
+        .send(scenario.nodes[0], there, 0, SendMode::Reliable, b"there")
+        .unwrap();
+    scenario.lab.run_for(ms(12_000));
+    let own = scenario.guids[0];
+    assert_eq!(connection_story(&mut scenario, 1, own), ["message"]);
+    assert!(connection_story(&mut scenario, 0, there).is_empty());
+}
+
+#[test]
+fn a_way_that_only_a_dial_wanted_raises_no_event_at_its_asker() {
+    let mut scenario = players(14, 2);
+    let nobody = Guid(7);
+    let request = connect(&mut scenario, 0, Some(nobody), None);
+    assert_eq!(failure(&mut scenario, 0, request), Code::TargetNotConnected);
+    let peer = scenario.guids[1];
+    let request = connect(&mut scenario, 0, Some(peer), None);
+    assert!(matches!(scenario.outcome(0, request), OwnedEvent::Connected { .. }));
+    scenario.lab.run_for(ms(12_000));
+    let ways = |scenario: &Scenario, player: usize| {
+        let is_way =
+            |event: &OwnedEvent| matches!(event, OwnedEvent::NatSucceeded { .. } | OwnedEvent::NatFailed { .. });
+        let heard = scenario.lab.events(scenario.nodes[player]);
+        heard.iter().filter(|recorded| is_way(&recorded.event)).count()
+    };
+    assert_eq!((ways(&scenario, 0), ways(&scenario, 1)), (0, 1));
 }

@@ -8,6 +8,7 @@ use crate::codes::Code;
 use crate::lab::scenario::{RouterKind, Scenario};
 use crate::lab::{OwnedEvent, Party};
 use crate::peer::api::{Command, NatOutcome, RequestId};
+use crate::transport::identity::{Guid, PublicKey};
 
 fn connect(scenario: &mut Scenario, host: &str, port: u16) -> RequestId {
     let host = host.to_owned();
@@ -129,4 +130,56 @@ fn a_lost_server_ends_what_has_no_introduction_and_nothing_else() {
         panic!("not failed")
     };
     assert_eq!((outcome, reason.code), (NatOutcome::Failed, Code::NoDirectPath));
+}
+
+/// What one wish for the server led to. `None`: any key will do.
+fn connect_with(scenario: &mut Scenario, key: Option<PublicKey>) -> RequestId {
+    let (host, port) = (scenario.server_address.ip().to_string(), scenario.server_address.port());
+    scenario.request(0, |request| Command::ConnectServer {
+        request,
+        host,
+        port,
+        key,
+    })
+}
+
+#[test]
+fn a_wrong_key_for_the_session_that_stands_is_told_at_once_and_ends_nothing() {
+    let mut scenario = players(21, 1);
+    let before = scenario.lab.elapsed();
+    let request = connect_with(&mut scenario, Some(PublicKey([0x11; 32])));
+    assert_eq!(scenario.outcome(0, request).code(), Some(Code::WrongKey));
+    assert_eq!(scenario.lab.elapsed(), before);
+    let peer = Guid(7);
+    let request = scenario.request(0, |request| Command::OpenNat { request, peer });
+    assert_eq!(scenario.outcome(0, request).code(), Some(Code::TargetNotConnected));
+    let key = Some(scenario.server_key);
+    let request = connect_with(&mut scenario, key);
+    let outcome = scenario.outcome(0, request);
+    assert!(
+        matches!(outcome, OwnedEvent::ServerConnected { verified: true, .. }),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn a_wish_without_a_key_does_not_share_the_fate_of_a_dial_with_a_wrong_one() {
+    let mut scenario = Scenario::builder(22).node(RouterKind::Open).build();
+    let wrong = connect_with(&mut scenario, Some(PublicKey([0x11; 32])));
+    scenario.lab.run_for(ms(20));
+    let any = connect_with(&mut scenario, None);
+    assert_eq!(scenario.outcome(0, wrong).code(), Some(Code::Cancelled));
+    let outcome = scenario.outcome(0, any);
+    assert!(matches!(outcome, OwnedEvent::ServerConnected { .. }), "{outcome:?}");
+}
+
+#[test]
+fn a_server_that_was_left_can_be_connected_to_again_at_once() {
+    let mut scenario = players(23, 1);
+    scenario.request(0, |request| Command::DisconnectServer { request });
+    let wrong = connect_with(&mut scenario, Some(PublicKey([0x11; 32])));
+    assert_eq!(scenario.outcome(0, wrong).code(), Some(Code::WrongKey));
+    let any = connect_with(&mut scenario, None);
+    let outcome = scenario.outcome(0, any);
+    assert!(matches!(outcome, OwnedEvent::ServerConnected { .. }), "{outcome:?}");
 }

@@ -56,7 +56,7 @@ fn start(simulator: &Simulator, members: usize, joining: usize) -> MeshMessage {
 }
 
 #[test]
-fn start_counts_only_from_a_peer_that_was_dialled_and_names_at_most_64() {
+fn start_counts_only_from_a_peer_that_was_wished_for_and_names_at_most_64() {
     let mut simulator = Simulator::new(2, 1, 20);
     simulator.connect(1, 0);
     simulator.run(Duration::from_secs(1));

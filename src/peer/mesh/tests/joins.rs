@@ -78,6 +78,23 @@ fn a_join_that_cannot_start_fails_at_once_with_its_reason() {
 }
 
 #[test]
+fn a_host_whose_start_does_not_count_hears_so_at_once() {
+    let mut simulator = Simulator::new(2, 8, 20);
+    simulator.connect(0, 1);
+    simulator.run(SECOND);
+    simulator.start_join(0, 1, 7);
+    simulator.run(SECOND);
+    assert_eq!(simulator.story(0), ["failed 7 1 - POLICY"]);
+    assert!(simulator.story(1).is_empty());
+    // From the moment on that its game asks for the connection which stands, it does.
+    let host = simulator.guid(0);
+    simulator.players[1].mesh.allow(host);
+    simulator.start_join(0, 1, 8);
+    settle(&mut simulator);
+    assert_eq!(simulator.order(1), [0, 1]);
+}
+
+#[test]
 fn a_full_session_refuses() {
     let mut simulator = Simulator::with(3, 4, 20, |config| config.max_peers = 1);
     simulator.gather(2);

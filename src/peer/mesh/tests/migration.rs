@@ -110,6 +110,12 @@ fn leaving_kicking_and_dying_members_are_told_alike_to_all() {
     assert!(matches!(kicked, Some(MeshEvent::MemberLeft { reason, .. }) if reason.text == "cheater"));
     assert!(simulator.story(4).is_empty());
     assert_eq!(simulator.order(3), [3]);
+    // Whoever was kicked is connected to nobody who heard of it; whoever left is connected still, also to whoever was kicked.
+    assert_eq!(simulator.players[3].links.keys().copied().collect::<Vec<_>>(), [4]);
+    assert_eq!(
+        simulator.players[4].links.keys().copied().collect::<Vec<_>>(),
+        [0, 1, 3]
+    );
 }
 
 #[test]

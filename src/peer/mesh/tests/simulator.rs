@@ -345,13 +345,17 @@ impl Simulator {
 
     /// A game closes a connection.
     pub fn disconnect(&mut self, from: usize, to: usize) {
+        self.close(from, to, Code::Closed);
+    }
+
+    fn close(&mut self, from: usize, to: usize, code: Code) {
         let Some(link) = self.players[from].links.remove(&to) else {
             return;
         };
         let peer = self.guid(to);
         self.players[from]
             .mesh
-            .disconnected(self.now, peer, reason(Code::Closed, "closed"));
+            .disconnected(self.now, peer, reason(code, "closed"));
         if self.players[to].links.get(&from) == Some(&link) {
             let at = self.arrival(from, to);
             self.push(
@@ -360,7 +364,7 @@ impl Simulator {
                     at: to,
                     peer: from,
                     link,
-                    code: Code::Closed,
+                    code,
                 },
             );
         }
@@ -522,7 +526,7 @@ impl Simulator {
             match output {
                 MeshOutput::Send { to, message } => self.transmit(index, self.index(to), message),
                 MeshOutput::Connect { peer } => self.connect(index, self.index(peer.guid())),
-                MeshOutput::Disconnect { peer, .. } => self.disconnect(index, self.index(peer)),
+                MeshOutput::Disconnect { peer, reason } => self.close(index, self.index(peer), reason.code),
                 MeshOutput::SessionTag(tag) => self.players[index].tag = tag,
                 MeshOutput::Event(event) => self.on_event(index, event),
             }
