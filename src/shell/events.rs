@@ -242,7 +242,7 @@ impl Handover {
     /// events fewer there are. What stays is packed into the chunk before it, so that many half-empty chunks cannot pile up.
     fn drop_oldest(&mut self, time_us: u64) -> Option<(usize, usize)> {
         let index = self.ready.iter().position(|chunk| chunk.load.unreliable > 0)?;
-        let mut old = self.ready.remove(index)?;
+        let old = self.ready.remove(index)?;
         self.load.subtract(&old.load);
         let (dropped, kept_bytes) = (old.load.unreliable, old.arena.len() - old.load.unreliable_bytes);
         let kept = old.records.len() - dropped;

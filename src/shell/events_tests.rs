@@ -278,7 +278,10 @@ impl Tally {
         if seen.kind == EventType::Dropped.number() {
             self.dropped += u64::from(seen.count);
         } else if seen.kind == EventType::Connected.number() {
-            assert_eq!(seen.count, self.lifecycle, "events of a node's life stay whole and in order");
+            assert_eq!(
+                seen.count, self.lifecycle,
+                "events of a node's life stay whole and in order"
+            );
             self.lifecycle += 1;
         } else if seen.text == "reliable" {
             assert_eq!(seen.count, self.reliable, "reliable messages stay whole and in order");
