@@ -78,7 +78,7 @@ fn config() -> Result<cbindgen::Config, Box<dyn std::error::Error>> {
         language: cbindgen::Language::C,
         cpp_compat: true,
         no_includes: true,
-        sys_includes: vec!["stdint.h".into(), "stddef.h".into()],
+        sys_includes: vec!["stdint.h".into(), "stddef.h".into(), "string.h".into()],
         style: cbindgen::Style::Both,
         documentation_style: cbindgen::DocumentationStyle::Doxy,
         line_length: 110,

@@ -244,8 +244,9 @@ int main(int argc, char **argv)
     struct input *input = (struct input *)calloc(1, sizeof *input);
 
     memset(&harness, 0, sizeof harness);
-    harness.remembered = (struct remembered_event *)calloc(HARNESS_REMEMBERED, sizeof *harness.remembered);
-    if (!input || !harness.remembered)
+    harness.messages.events = (struct remembered_event *)calloc(HARNESS_REMEMBERED, sizeof(struct remembered_event));
+    harness.others.events = (struct remembered_event *)calloc(HARNESS_REMEMBERED, sizeof(struct remembered_event));
+    if (!input || !harness.messages.events || !harness.others.events)
         fail("out of memory", "");
     if (lanline_abi_version() != LANLINE_ABI_VERSION)
         fail("the library's ABI version is not the one of the header", "");
@@ -260,7 +261,8 @@ int main(int argc, char **argv)
     harness_drain_events(&harness);
     lanline_node_destroy(harness.node, DESTROY_TIMEOUT_MS);
     text_free(&harness.line);
-    free(harness.remembered);
+    free(harness.messages.events);
+    free(harness.others.events);
     free(input);
     return 0;
 }

@@ -10,8 +10,11 @@
 #define HARNESS_MAX_LINE (256 * 1024)
 /* Events fetched from the library by one call. */
 #define HARNESS_BATCH 64
-/* Events remembered for `wait`. With more than this between two waits the oldest are forgotten. */
+/* Events remembered for `wait`: this many messages and, apart from them, this many others. With more the oldest of
+ * their kind are forgotten, so a flood of messages does not push out what happened in between. */
 #define HARNESS_REMEMBERED 65536
+/* Players whose figures `stats` sums up: the most that a node connects to. */
+#define HARNESS_PEERS 1024
 /* A message's text is cut at this many bytes on output. */
 #define HARNESS_TEXT_LIMIT 256
 
@@ -20,13 +23,21 @@ struct remembered_event {
     uint64_t peer;
 };
 
+/* Events that no `wait` has used up, oldest first: a ring. */
+struct remembered_events {
+    struct remembered_event *events;
+    uint32_t first;
+    uint32_t count;
+};
+
 struct harness {
     lanline_node node;
     lanline_guid guid;
-    /* Events since the last `wait`, oldest first: a ring. */
-    struct remembered_event *remembered;
-    uint32_t remembered_first;
-    uint32_t remembered_count;
+    struct remembered_events messages;
+    struct remembered_events others;
+    /* Players who were connected; those who are gone are found out when their figures are asked for. */
+    lanline_guid peers[HARNESS_PEERS];
+    uint32_t peer_count;
     struct text line;
     int quit;
 };
@@ -40,8 +51,10 @@ void harness_wait(struct harness *harness, uint32_t timeout_ms);
 int harness_drain_events(struct harness *harness);
 /* The same, waiting up to `timeout_ms` for the first. */
 int harness_pump(struct harness *harness, uint32_t timeout_ms);
-/* Forgets remembered events up to and including the first of that type (and peer, unless 0). 1 if there was one. */
+/* Uses up the first remembered event of that type (and peer, unless 0); others stay. 1 if there was one. */
 int harness_take_event(struct harness *harness, uint32_t type, uint64_t peer);
+/* Strikes players who are not connected any more. */
+void harness_strike_peers(struct harness *harness);
 void harness_forget_events(struct harness *harness);
 
 /* Carries out one command line and prints its result. */

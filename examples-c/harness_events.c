@@ -22,34 +22,80 @@ void harness_address(struct text *text, const char *key, const lanline_address *
         text_format(text, ",\"%s\":null", key);
 }
 
+static struct remembered_event *remembered_at(struct remembered_events *events, uint32_t index)
+{
+    return &events->events[(events->first + index) % HARNESS_REMEMBERED];
+}
+
+static struct remembered_events *remembered_of(struct harness *harness, uint32_t type)
+{
+    return type == LANLINE_EVENT_MESSAGE ? &harness->messages : &harness->others;
+}
+
 static void remember(struct harness *harness, const lanline_event *event)
 {
-    uint32_t at;
+    struct remembered_events *events = remembered_of(harness, event->type);
+    struct remembered_event *at;
 
-    if (harness->remembered_count == HARNESS_REMEMBERED) {
-        harness->remembered_first = (harness->remembered_first + 1) % HARNESS_REMEMBERED;
-        harness->remembered_count--;
+    if (events->count == HARNESS_REMEMBERED) {
+        events->first = (events->first + 1) % HARNESS_REMEMBERED;
+        events->count--;
     }
-    at = (harness->remembered_first + harness->remembered_count++) % HARNESS_REMEMBERED;
-    harness->remembered[at].type = event->type;
-    harness->remembered[at].peer = event->peer;
+    at = remembered_at(events, events->count++);
+    at->type = event->type;
+    at->peer = event->peer;
+}
+
+void harness_strike_peers(struct harness *harness)
+{
+    lanline_peer_stats stats;
+    uint32_t i = 0;
+
+    while (i < harness->peer_count) {
+        lanline_peer_stats_init(&stats);
+        if (lanline_peer_stats_get(harness->node, harness->peers[i], &stats) < 0)
+            harness->peers[i] = harness->peers[--harness->peer_count];
+        else
+            i++;
+    }
+}
+
+static void note_peer(struct harness *harness, lanline_guid peer)
+{
+    uint32_t i;
+
+    for (i = 0; i < harness->peer_count; i++) {
+        if (harness->peers[i] == peer)
+            return;
+    }
+    if (harness->peer_count == HARNESS_PEERS)
+        harness_strike_peers(harness);
+    if (harness->peer_count < HARNESS_PEERS)
+        harness->peers[harness->peer_count++] = peer;
 }
 
 void harness_forget_events(struct harness *harness)
 {
-    harness->remembered_count = 0;
+    harness->messages.count = 0;
+    harness->others.count = 0;
 }
 
 int harness_take_event(struct harness *harness, uint32_t type, uint64_t peer)
 {
+    struct remembered_events *events = remembered_of(harness, type);
     struct remembered_event *event;
+    uint32_t i;
 
-    while (harness->remembered_count) {
-        event = &harness->remembered[harness->remembered_first];
-        harness->remembered_first = (harness->remembered_first + 1) % HARNESS_REMEMBERED;
-        harness->remembered_count--;
-        if (event->type == type && (!peer || event->peer == peer))
-            return 1;
+    for (i = 0; i < events->count; i++) {
+        event = remembered_at(events, i);
+        if (event->type != type || (peer && event->peer != peer))
+            continue;
+        /* Those before it move up by one: the match is mostly among the first. */
+        for (; i > 0; i--)
+            *remembered_at(events, i) = *remembered_at(events, i - 1);
+        events->first = (events->first + 1) % HARNESS_REMEMBERED;
+        events->count--;
+        return 1;
     }
     return 0;
 }
@@ -166,6 +212,8 @@ int harness_drain_events(struct harness *harness)
         for (i = 0; i < count; i++) {
             print_event(harness, &events[i]);
             remember(harness, &events[i]);
+            if (events[i].type == LANLINE_EVENT_CONNECTED)
+                note_peer(harness, events[i].peer);
         }
         if (count > 0)
             total += count;

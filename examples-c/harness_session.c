@@ -132,8 +132,7 @@ static void peer_stats(struct call *call, lanline_guid target)
     lanline_peer_stats stats;
     struct text *out = &call->values;
 
-    memset(&stats, 0, sizeof stats);
-    stats.struct_size = (uint32_t)sizeof stats;
+    lanline_peer_stats_init(&stats);
     call_outcome(call, lanline_peer_stats_get(call->harness->node, target, &stats));
     if (call->code < 0)
         return;
@@ -153,16 +152,40 @@ static void peer_stats(struct call *call, lanline_guid target)
     json_key_number(out, "mtu", stats.mtu);
 }
 
+/* Sums over all players who are connected now. No player, no round-trip time and no path: 0 and "none". */
+static void summed_stats(struct call *call)
+{
+    lanline_peer_stats stats;
+    uint64_t sent = 0, received = 0, lost = 0;
+    uint32_t i;
+
+    harness_strike_peers(call->harness);
+    for (i = 0; i < call->harness->peer_count; i++) {
+        lanline_peer_stats_init(&stats);
+        /* One who has just gone has no figures any more. */
+        if (lanline_peer_stats_get(call->harness->node, call->harness->peers[i], &stats) < 0)
+            continue;
+        sent += stats.messages_sent;
+        received += stats.messages_received;
+        lost += stats.packets_lost;
+    }
+    json_key_number(&call->values, "rtt_us", 0);
+    json_key_string(&call->values, "path", lanline_path_name(LANLINE_PATH_NONE));
+    json_key_number(&call->values, "sent", (int64_t)sent);
+    json_key_number(&call->values, "received", (int64_t)received);
+    json_key_number(&call->values, "lost", (int64_t)lost);
+}
+
 static void node_stats(struct call *call)
 {
     lanline_node_stats stats;
     struct text *out = &call->values;
 
-    memset(&stats, 0, sizeof stats);
-    stats.struct_size = (uint32_t)sizeof stats;
+    lanline_node_stats_init(&stats);
     call_outcome(call, lanline_node_stats_get(call->harness->node, &stats));
     if (call->code < 0)
         return;
+    summed_stats(call);
     json_key_number(out, "peers", stats.peers);
     json_key_number(out, "server_connected", stats.server_connected);
     harness_address(out, "observed", &stats.observed);

@@ -24,6 +24,7 @@
 
 #include <stdint.h>
 #include <stddef.h>
+#include <string.h>
 
 #ifndef LANLINE_API
 #  if defined(LANLINE_STATIC)
@@ -49,8 +50,8 @@
 /** The version of layouts and meanings that this header describes; compare it with lanline_abi_version(). */
 #define LANLINE_ABI_VERSION 1
 
-/** As `peer` of lanline_send: everybody who is connected. */
-#define LANLINE_ALL_PEERS 0
+/** As `peer` of lanline_send: everybody who is connected. No guid: those have 63 bits. */
+#define LANLINE_ALL_PEERS UINT64_MAX
 
 /** In `flags` of LANLINE_EVENT_NAT_…: this node asked for it. */
 #define LANLINE_FLAG_REQUESTED 1
@@ -570,11 +571,11 @@ typedef struct lanline_event {
 typedef uint32_t lanline_request;
 
 /**
- * Figures of a connection. Set struct_size to sizeof(lanline_peer_stats) before the call.
+ * Figures of a connection. Prepare it with lanline_peer_stats_init before the call.
  */
 typedef struct lanline_peer_stats {
   /**
-   * Bytes of this struct; set by the caller.
+   * Bytes of this struct; set by lanline_peer_stats_init.
    */
   uint32_t struct_size;
   /**
@@ -644,11 +645,11 @@ typedef struct lanline_peer_stats {
 } lanline_peer_stats;
 
 /**
- * Figures of a node. Set struct_size to sizeof(lanline_node_stats) before the call.
+ * Figures of a node. Prepare it with lanline_node_stats_init before the call.
  */
 typedef struct lanline_node_stats {
   /**
-   * Bytes of this struct; set by the caller.
+   * Bytes of this struct; set by lanline_node_stats_init.
    */
   uint32_t struct_size;
   /**
@@ -842,11 +843,18 @@ LANLINE_API uint32_t lanline_struct_size(uint32_t id);
 LANLINE_API uint32_t lanline_event_field_offset(uint32_t field);
 
 /**
- * Fills options with their defaults. Does nothing if options is NULL. `app` remains to be set.
+ * Fills options of `size` bytes with their defaults; lanline_node_options_init calls it with the size that the caller
+ * was compiled with. Never writes more than `size` bytes. Does nothing if options is NULL or size is below 4. `app`
+ * remains to be set.
+ *
+ * @param options the options, room for `size` bytes
+ * @param size bytes of the caller's lanline_node_options
  *
  * Thread safety: any thread. Since: 0.1
  */
-LANLINE_API void lanline_node_options_init(struct lanline_node_options *options);
+LANLINE_API
+void lanline_node_options_init_sized(struct lanline_node_options *options,
+                                     uint32_t size);
 
 /**
  * Creates a node: opens its UDP socket and reads its identity. It talks to nobody before it is told to,
@@ -1314,5 +1322,34 @@ LANLINE_ASSERT_LAYOUT(sizeof(lanline_participant) == 24, "lanline_participant");
 LANLINE_ASSERT_LAYOUT(sizeof(lanline_join_member) == 128, "lanline_join_member");
 #undef LANLINE_ASSERT_LAYOUT
 #endif
+
+/* Inline, so that the size is the one that the caller was compiled with, whatever library is loaded. */
+#if defined(__cplusplus) || (defined(__STDC_VERSION__) && __STDC_VERSION__ >= 199901L)
+#  define LANLINE_INLINE static inline
+#elif defined(__GNUC__) || defined(_MSC_VER)
+#  define LANLINE_INLINE static __inline
+#else
+#  define LANLINE_INLINE static
+#endif
+
+/** Fills options with their defaults. `app` remains to be set. */
+LANLINE_INLINE void lanline_node_options_init(lanline_node_options *options)
+{
+  lanline_node_options_init_sized(options, (uint32_t)sizeof *options);
+}
+
+/** Prepares figures for lanline_peer_stats_get. */
+LANLINE_INLINE void lanline_peer_stats_init(lanline_peer_stats *stats)
+{
+  memset(stats, 0, sizeof *stats);
+  stats->struct_size = (uint32_t)sizeof *stats;
+}
+
+/** Prepares figures for lanline_node_stats_get. */
+LANLINE_INLINE void lanline_node_stats_init(lanline_node_stats *stats)
+{
+  memset(stats, 0, sizeof *stats);
+  stats->struct_size = (uint32_t)sizeof *stats;
+}
 
 #endif /* LANLINE_H */

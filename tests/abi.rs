@@ -78,7 +78,7 @@ impl Player {
         // SAFETY: all pointers are valid for the calls.
         unsafe {
             let mut options = std::mem::zeroed();
-            lanline_node_options_init(&mut options);
+            lanline_node_options_init_sized(&mut options, size_of::<NodeOptionsRecord>() as u32);
             (options.app, options.app_len) = (c"abi".as_ptr(), 3);
             (options.bind, options.bind_len) = (c"127.0.0.1:0".as_ptr(), 11);
             change(&mut options);

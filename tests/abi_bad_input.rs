@@ -57,7 +57,7 @@ fn options() -> NodeOptionsRecord {
     // SAFETY: integers and pointers; valid for the call.
     unsafe {
         let mut options = zeroed();
-        lanline_node_options_init(&mut options);
+        lanline_node_options_init_sized(&mut options, size_of::<NodeOptionsRecord>() as u32);
         (options.app, options.app_len) = (c"bad input".as_ptr(), 9);
         (options.bind, options.bind_len) = (c"127.0.0.1:0".as_ptr(), 11);
         options
@@ -149,8 +149,8 @@ const CASES: &[Case] = &[
         address.family = 7;
         bad(lanline_address_format(&address, null_mut(), 0), "`address`");
     }),
-    ("lanline_node_options_init", |_, _| unsafe {
-        lanline_node_options_init(null_mut())
+    ("lanline_node_options_init_sized", |_, _| unsafe {
+        lanline_node_options_init_sized(null_mut(), 104)
     }),
     ("lanline_node_create", |_, _| unsafe {
         let mut node = UNTOUCHED;
@@ -402,7 +402,8 @@ const CASES: &[Case] = &[
     ("lanline_send", |node, gone| unsafe {
         stale(gone, |node| lanline_send(node, NOBODY, 0, 0, null(), 0));
         let data = c"x".as_ptr().cast::<c_void>();
-        bad(lanline_send(node, u64::MAX, 0, 0, data, 1), "`peer`");
+        bad(lanline_send(node, 0, 0, 0, data, 1), "`peer`");
+        bad(lanline_send(node, 1 << 63, 0, 0, data, 1), "`peer`");
         bad(lanline_send(node, NOBODY, 64, 0, data, 1), "`channel`");
         bad(lanline_send(node, NOBODY, 255, 0, data, 1), "`channel`");
         bad(lanline_send(node, NOBODY, 0, 4, data, 1), "`mode`");

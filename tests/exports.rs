@@ -18,11 +18,15 @@ fn functions(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The header without its comments.
+/// The header without its comments and without the bodies and names of its inline functions.
 fn header() -> String {
     let mut text = fs::read_to_string(root().join("include/lanline.h")).unwrap();
     while let Some(start) = text.find("/*") {
         let end = start + text[start..].find("*/").expect("a comment ends") + 2;
+        text.replace_range(start..end, " ");
+    }
+    while let Some(start) = text.find("LANLINE_INLINE void") {
+        let end = start + text[start..].find("\n}\n").expect("an inline function ends") + 3;
         text.replace_range(start..end, " ");
     }
     text

@@ -444,3 +444,46 @@ fn the_join_timeout_is_the_settings() {
     assert_eq!(failed["name"], "TIMEOUT");
     assert!(first.ends_well() && second.ends_well() && host.ends_well());
 }
+
+#[test]
+fn waiting_for_the_later_of_two_events_keeps_the_earlier() {
+    let Some((mut a, _, mut b, b_guid)) = pair() else {
+        return;
+    };
+    a.command(format!("disconnect peer={b_guid}").as_bytes());
+    // CONNECTED came before DISCONNECTED and is still there afterwards; each is used up by its own wait.
+    for (event, name) in [
+        ("DISCONNECTED", "OK"),
+        ("CONNECTED", "OK"),
+        ("CONNECTED", "TIMEOUT"),
+        ("DISCONNECTED", "TIMEOUT"),
+    ] {
+        let timeout = if name == "OK" { 20_000 } else { 0 };
+        let answer = b.command(format!("wait event={event} timeout_ms={timeout}").as_bytes());
+        assert_eq!(answer["name"], name, "{event}");
+    }
+    assert!(a.ends_well() && b.ends_well());
+}
+
+#[test]
+fn figures_of_all_players_are_sums() {
+    let Some((mut a, _, mut b, b_guid)) = pair() else {
+        return;
+    };
+    a.command(format!("send peer={b_guid} bytes=10 count=5").as_bytes());
+    for _ in 0..5 {
+        b.expect("MESSAGE", |line| line["event"] == "MESSAGE");
+    }
+    let stats = b.command(b"stats");
+    assert_eq!(
+        (&stats["peers"], &stats["received"], &stats["sent"], &stats["path"]),
+        (&1.into(), &5.into(), &0.into(), &"none".into()),
+        "{stats}"
+    );
+    assert!(stats["rtt_us"].is_number() && stats["lost"].is_number(), "{stats}");
+    assert!(
+        stats["events_pending"].is_number() && stats["datagrams_dropped"].is_number(),
+        "{stats}"
+    );
+    assert!(a.ends_well() && b.ends_well());
+}

@@ -238,6 +238,18 @@ fn wrong_flags_and_folders_are_said_in_one_line() {
 }
 
 #[test]
+fn a_certificate_that_cannot_be_read_is_said_in_one_line() {
+    let folder = Folder::new();
+    let (missing, data) = (folder.path("missing.pem"), folder.path("data"));
+    for flag in ["--tls-cert", "--tls-key"] {
+        for file in [&missing, &folder.path("")] {
+            let error = refused(&[&["serve"], &LOOPBACK[..], &["--data", &data, flag, file]].concat());
+            assert!(error.contains(flag) && error.contains(file.as_str()), "{error}");
+        }
+    }
+}
+
+#[test]
 fn a_configuration_file_has_the_flags_names_and_flags_win() {
     let folder = Folder::new();
     let (config, data) = (folder.path("lanline.conf"), folder.path("data"));

@@ -69,7 +69,7 @@ int main(void)
             lanline_send(a, guid, 0, LANLINE_SEND_RELIABLE_ORDERED, data, sizeof data);
         /* Until the whole batch waits; at most a second. */
         for (i = 0; i < 1000; i++) {
-            stats.struct_size = (uint32_t)sizeof stats;
+            lanline_node_stats_init(&stats);
             if (lanline_node_stats_get(b, &stats) < 0 || stats.events_pending >= BATCH)
                 break;
             lanline_wait(b, 1);

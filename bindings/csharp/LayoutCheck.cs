@@ -120,7 +120,7 @@ namespace Lanline
         [DllImport(Library, CallingConvention = C)] public static extern uint lanline_event_field_offset(uint field);
         [DllImport(Library, CallingConvention = C)] public static extern IntPtr lanline_result_name(int code);
         [DllImport(Library, CallingConvention = C)] public static extern int lanline_last_error(byte* buffer, uint capacity);
-        [DllImport(Library, CallingConvention = C)] public static extern void lanline_node_options_init(NodeOptions* options);
+        [DllImport(Library, CallingConvention = C)] public static extern void lanline_node_options_init_sized(NodeOptions* options, uint size);
         [DllImport(Library, CallingConvention = C)] public static extern int lanline_node_create(NodeOptions* options, out uint node);
         [DllImport(Library, CallingConvention = C)] public static extern int lanline_node_destroy(uint node, uint timeoutMs);
         [DllImport(Library, CallingConvention = C)] public static extern int lanline_node_guid(uint node, out ulong guid);
@@ -198,7 +198,7 @@ namespace Lanline
             byte[] app = Encoding.UTF8.GetBytes("csharp-check"), bind = Encoding.UTF8.GetBytes("127.0.0.1:0");
             NodeOptions options;
             uint node;
-            Native.lanline_node_options_init(&options);
+            Native.lanline_node_options_init_sized(&options, (uint)sizeof(NodeOptions));
             CheckSame("struct_size that the library sets", sizeof(NodeOptions), options.StructSize);
             fixed (byte* appBytes = app, bindBytes = bind)
             {

@@ -259,15 +259,30 @@ pub unsafe extern "C" fn lanline_event_field_offset(field: u32) -> u32 {
     })
 }
 
-/// Fills options with their defaults. Does nothing if options is NULL. `app` remains to be set.
+/// Fills options of `size` bytes with their defaults; lanline_node_options_init calls it with the size that the caller
+/// was compiled with. Never writes more than `size` bytes. Does nothing if options is NULL or size is below 4. `app`
+/// remains to be set.
+///
+/// @param options the options, room for `size` bytes
+/// @param size bytes of the caller's lanline_node_options
 ///
 /// Thread safety: any thread. Since: 0.1
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lanline_node_options_init(options: *mut NodeOptionsRecord) {
+pub unsafe extern "C" fn lanline_node_options_init_sized(options: *mut NodeOptionsRecord, size: u32) {
     guard_value((), || {
-        // SAFETY: the caller vouches for the pointer.
-        if let Ok(options) = unsafe { check::output(options, "options") } {
-            *options = NodeOptionsRecord::defaults();
+        // Nothing else may be written through a pointer that is NULL or not aligned.
+        let all = size as usize;
+        if options.is_null() || !options.is_aligned() || all < size_of::<u32>() {
+            return;
+        }
+        let mut defaults = NodeOptionsRecord::defaults();
+        // Sizes that the library does not know are refused by lanline_node_create.
+        defaults.struct_size = size;
+        let known = all.min(size_of::<NodeOptionsRecord>());
+        // SAFETY: the caller vouches for `size` bytes, and `known` is not more than either struct has.
+        unsafe {
+            options.cast::<u8>().write_bytes(0, all);
+            std::ptr::copy_nonoverlapping((&raw const defaults).cast::<u8>(), options.cast::<u8>(), known);
         }
     })
 }

@@ -18,11 +18,14 @@ use crate::transport::identity::PublicKey;
 /// Longest "HOST:PORT": a DNS name has at most 253 bytes.
 const MAX_SERVER_ADDRESS: usize = 253 + 6;
 
-/// Figures of a connection. Set struct_size to sizeof(lanline_peer_stats) before the call.
+/// LANLINE_ALL_PEERS of the header. Not 0, so that a guid that was never set is an error and not a broadcast.
+const ALL_PEERS: u64 = u64::MAX;
+
+/// Figures of a connection. Prepare it with lanline_peer_stats_init before the call.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PeerStatsRecord {
-    /// Bytes of this struct; set by the caller.
+    /// Bytes of this struct; set by lanline_peer_stats_init.
     pub struct_size: u32,
     /// LANLINE_PATH_…
     pub path: u8,
@@ -58,11 +61,11 @@ pub struct PeerStatsRecord {
     pub reserved1: u32,
 }
 
-/// Figures of a node. Set struct_size to sizeof(lanline_node_stats) before the call.
+/// Figures of a node. Prepare it with lanline_node_stats_init before the call.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NodeStatsRecord {
-    /// Bytes of this struct; set by the caller.
+    /// Bytes of this struct; set by lanline_node_stats_init.
     pub struct_size: u32,
     /// Connected players.
     pub peers: u32,
@@ -313,7 +316,7 @@ pub unsafe extern "C" fn lanline_send(
             );
             return Err(Failure::new(Code::TooLarge, text));
         }
-        let peer = if peer == 0 {
+        let peer = if peer == ALL_PEERS {
             None
         } else {
             Some(check::guid(peer, "peer")?)

@@ -31,7 +31,7 @@ fn options() -> NodeOptionsRecord {
     // SAFETY: integers and pointers.
     let mut options = unsafe { std::mem::zeroed() };
     // SAFETY: valid for the call.
-    unsafe { lanline_node_options_init(&mut options) };
+    unsafe { lanline_node_options_init_sized(&mut options, size_of::<NodeOptionsRecord>() as u32) };
     (options.app, options.app_len) = (c"test".as_ptr(), 4);
     (options.bind, options.bind_len) = (c"127.0.0.1:0".as_ptr(), 11);
     options
@@ -55,7 +55,7 @@ fn bad_options_are_named() {
     unsafe {
         fails(lanline_node_create(null(), &mut node), bad, "`options`");
         fails(lanline_node_create(&options(), null_mut()), bad, "`out`");
-        lanline_node_options_init(null_mut());
+        lanline_node_options_init_sized(null_mut(), 104);
     }
     for size in [0, 4, 96, 112, u32::MAX] {
         refused(|options| options.struct_size = size, Code::WrongSize, "struct_size");
@@ -218,7 +218,7 @@ fn bad_arguments_are_named() {
             "`len`",
         );
         fails(lanline_send(node, 5, 0, 2, null(), 0), Code::NotConnected, "`peer`");
-        assert_eq!(lanline_send(node, 0, 0, 2, null(), 0), 0, "to nobody");
+        assert_eq!(lanline_send(node, u64::MAX, 0, 2, null(), 0), 0, "to nobody");
         fails(lanline_cancel(node, 0), bad, "`request`");
         fails(lanline_cancel(node, 9), Code::NotFound, "`request`");
         fails(
@@ -368,7 +368,7 @@ fn a_panic_in_the_background_is_fatal_and_the_node_can_only_be_destroyed() {
         assert!(text.contains("on purpose") && text.contains("destroy it"), "{text}");
         let dead = Code::Internal;
         fails(lanline_open_nat(node, 5, null_mut()), dead, "dead");
-        fails(lanline_send(node, 0, 0, 2, null(), 0), dead, "dead");
+        fails(lanline_send(node, u64::MAX, 0, 2, null(), 0), dead, "dead");
         fails(lanline_mesh_leave(node), dead, "dead");
         // Whoever only looks sees what was last known, and no second event.
         let mut host = 0;
@@ -377,4 +377,66 @@ fn a_panic_in_the_background_is_fatal_and_the_node_can_only_be_destroyed() {
         assert_eq!(lanline_node_destroy(node, 1_000), 0);
         fails(lanline_wait(node, 0), Code::InvalidNode, "`node`");
     }
+}
+
+#[test]
+fn a_guid_that_was_never_set_is_no_broadcast() {
+    let mut node = 0;
+    // SAFETY: valid for the call.
+    assert_eq!(unsafe { lanline_node_create(&options(), &mut node) }, 0);
+    // SAFETY: no pointers.
+    unsafe {
+        fails(lanline_send(node, 0, 0, 0, null(), 0), Code::InvalidArgument, "`peer`");
+        assert_eq!(
+            lanline_send(node, u64::MAX, 0, 0, null(), 0),
+            0,
+            "all, of whom there are none"
+        );
+        assert_eq!(lanline_node_destroy(node, 0), 0);
+    }
+}
+
+#[test]
+fn options_of_another_size_are_filled_no_further_than_they_go() {
+    let own = size_of::<NodeOptionsRecord>();
+    for size in [0, 3, 4, 8, 96, own, own + 16] {
+        let mut room = [0xaau64; 20];
+        // SAFETY: the room is larger than any of these sizes.
+        unsafe { lanline_node_options_init_sized(room.as_mut_ptr().cast(), size as u32) };
+        let bytes: Vec<u8> = room.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let before: Vec<u8> = [0xaau64; 20].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let written = if size < 4 { 0 } else { size };
+        assert_eq!(bytes[written..], before[written..], "{size}");
+        if written > 0 {
+            assert_eq!(bytes[..4], (size as u32).to_ne_bytes());
+        }
+    }
+}
+
+#[test]
+fn a_destroy_without_time_still_waits_for_a_poll_under_way() {
+    let mut node = 0;
+    // SAFETY: valid for the call.
+    assert_eq!(unsafe { lanline_node_create(&options(), &mut node) }, 0);
+    let (entered, wait_until_entered) = std::sync::mpsc::channel();
+    let returned = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let returning = returned.clone();
+    let poll = std::thread::spawn(move || {
+        crate::shell::with_node(node, |_| {
+            entered.send(()).expect("the test waits");
+            // Longer than a destroy without time gives the background task.
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            returning.store(true, std::sync::atomic::Ordering::SeqCst);
+            Ok(())
+        })
+        .expect("the node lived when the call began");
+    });
+    wait_until_entered.recv().expect("the call begins");
+    // SAFETY: no pointers.
+    assert_eq!(unsafe { lanline_node_destroy(node, 0) }, 0);
+    assert!(
+        returned.load(std::sync::atomic::Ordering::SeqCst),
+        "the call was still under way"
+    );
+    poll.join().expect("the call ends well");
 }

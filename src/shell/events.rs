@@ -225,7 +225,9 @@ struct Handover {
 }
 
 impl Handover {
-    fn give_back(&mut self, chunk: Box<Chunk>) {
+    /// Takes a chunk back, emptied: whoever takes it next puts events behind what is in it.
+    fn give_back(&mut self, mut chunk: Box<Chunk>) {
+        chunk.clear();
         self.free.push(chunk);
         self.free_count += 1;
     }
@@ -240,7 +242,7 @@ impl Handover {
     /// events fewer there are. What stays is packed into the chunk before it, so that many half-empty chunks cannot pile up.
     fn drop_oldest(&mut self, time_us: u64) -> Option<(usize, usize)> {
         let index = self.ready.iter().position(|chunk| chunk.load.unreliable > 0)?;
-        let mut old = self.ready.remove(index)?;
+        let old = self.ready.remove(index)?;
         self.load.subtract(&old.load);
         let (dropped, kept_bytes) = (old.load.unreliable, old.arena.len() - old.load.unreliable_bytes);
         let kept = old.records.len() - dropped;
@@ -265,7 +267,6 @@ impl Handover {
         let added = target.records.len() - before;
         self.load.add(&target.load);
         let removed = old.records.len() - added;
-        old.clear();
         self.give_back(old);
         Some((dropped, removed))
     }
@@ -495,7 +496,6 @@ impl EventWriter {
                 None => {
                     let next = handover.take_free().unwrap_or_else(Chunk::new);
                     handover.ready.push_back(std::mem::replace(&mut self.chunk, next));
-                    self.chunk.clear();
                 }
             }
             while handover.load.unreliable_over() {

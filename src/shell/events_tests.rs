@@ -1,5 +1,8 @@
 //! Tests of the event queue: bounds, order, recycling, allocations.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::events::*;
 use super::record::EventRecord;
 use crate::codes::{EventType, SendMode};
@@ -258,4 +261,130 @@ fn writer_and_reader_at_the_same_time_lose_and_reorder_nothing() {
     }
     writer.hand_over(0);
     reader.join().unwrap();
+}
+
+/// What a slow reader beside a writer in overflow must see: numbers in order, each once.
+#[derive(Default)]
+struct Tally {
+    unreliable: u64,
+    dropped: u64,
+    next_unreliable: u32,
+    reliable: u32,
+    lifecycle: u32,
+}
+
+impl Tally {
+    fn count(&mut self, seen: &Seen) {
+        if seen.kind == EventType::Dropped.number() {
+            self.dropped += u64::from(seen.count);
+        } else if seen.kind == EventType::Connected.number() {
+            assert_eq!(
+                seen.count, self.lifecycle,
+                "events of a node's life stay whole and in order"
+            );
+            self.lifecycle += 1;
+        } else if seen.text == "reliable" {
+            assert_eq!(seen.count, self.reliable, "reliable messages stay whole and in order");
+            self.reliable += 1;
+        } else {
+            assert!(
+                seen.count >= self.next_unreliable,
+                "{} came again or late, {} was due",
+                seen.count,
+                self.next_unreliable
+            );
+            assert_eq!(seen.data[..4], seen.count.to_le_bytes());
+            self.next_unreliable = seen.count + 1;
+            self.unreliable += 1;
+        }
+    }
+}
+
+/// Writes numbered messages of all classes, as fast as the queue lets it.
+#[derive(Default)]
+struct Flood {
+    data: Vec<u8>,
+    unreliable: u32,
+    reliable: u32,
+    lifecycle: u32,
+}
+
+impl Flood {
+    fn write(&mut self, writer: &mut EventWriter, count: u32) {
+        self.data.resize(100, 0);
+        for _ in 0..count {
+            let number = self.unreliable;
+            if number.is_multiple_of(100) && writer.reliable_room() {
+                writer.push(message(SendMode::ReliableOrdered, self.reliable), b"", "reliable");
+                self.reliable += 1;
+            }
+            if number.is_multiple_of(200) && writer.queue().lifecycle_room() {
+                writer.push(lifecycle(self.lifecycle), &[], "");
+                self.lifecycle += 1;
+            }
+            self.data[..4].copy_from_slice(&number.to_le_bytes());
+            writer.push(message(SendMode::Unreliable, number), &self.data, "");
+            self.unreliable += 1;
+            if number.is_multiple_of(23) {
+                writer.hand_over(0);
+            }
+        }
+        writer.hand_over(0);
+    }
+
+    /// Everything came once, or was dropped and noted; the queue is empty and open.
+    fn agrees(&self, tally: &Tally, writer: &EventWriter) {
+        let queue = writer.queue();
+        assert_eq!(tally.dropped, queue.dropped());
+        assert!(tally.dropped > 0, "the queue never overflowed: the test shows nothing");
+        assert_eq!(tally.unreliable + tally.dropped, u64::from(self.unreliable));
+        assert_eq!((tally.reliable, tally.lifecycle), (self.reliable, self.lifecycle));
+        assert_eq!(queue.pending(), 0);
+        assert!(writer.reliable_room() && queue.lifecycle_room());
+    }
+}
+
+#[test]
+fn chunks_given_back_by_polls_are_not_delivered_again_in_overflow() {
+    let mut writer = EventWriter::new();
+    let queue = writer.queue().clone();
+    let (mut flood, mut tally) = (Flood::default(), Tally::default());
+    flood.write(&mut writer, MAX_UNRELIABLE as u32);
+    for _ in 0..100 {
+        // More in than out, and several chunks given back at a time.
+        flood.write(&mut writer, 2000);
+        poll(&queue, 1000).iter().for_each(|seen| tally.count(seen));
+    }
+    poll(&queue, usize::MAX).iter().for_each(|seen| tally.count(seen));
+    flood.agrees(&tally, &writer);
+}
+
+#[test]
+fn a_reader_beside_a_writer_in_overflow_sees_each_message_at_most_once() {
+    let mut writer = EventWriter::new();
+    let queue = writer.queue().clone();
+    let mut flood = Flood::default();
+    // Certain to overflow before the reader comes.
+    flood.write(&mut writer, 2 * MAX_UNRELIABLE as u32);
+    let ended = Arc::new(AtomicBool::new(false));
+    let end = ended.clone();
+    let reader = std::thread::spawn(move || {
+        let mut tally = Tally::default();
+        loop {
+            // Asked before the poll: nothing comes after an empty poll that began after the end.
+            let last = end.load(Ordering::Acquire);
+            let events = poll(&queue, 64);
+            events.iter().for_each(|seen| tally.count(seen));
+            if events.is_empty() && last {
+                return tally;
+            }
+            std::thread::yield_now();
+        }
+    });
+    for _ in 0..4 * MAX_UNRELIABLE / 1000 {
+        flood.write(&mut writer, 1000);
+        std::thread::yield_now();
+    }
+    ended.store(true, Ordering::Release);
+    flood.agrees(&reader.join().unwrap(), &writer);
 }

@@ -73,7 +73,7 @@ pub fn destroy(id: u32, timeout: Duration) -> Result<(), Failure> {
     let leaving = table::begin_removal(id).ok_or_else(invalid_node)?;
     let deadline = Instant::now() + timeout;
     leaving.node().close(deadline);
-    leaving.wait_for_others(deadline);
+    leaving.wait_for_others();
     Ok(())
 }
 

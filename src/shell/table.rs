@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -136,9 +136,10 @@ impl Leaving {
         &self.0
     }
 
-    /// Waits until all calls that were under way have returned. If they do not in time, the last of them frees the node.
-    pub fn wait_for_others(self, deadline: Instant) {
-        while self.0.slot.word.load(Ordering::Acquire) & USERS > 1 && Instant::now() < deadline {
+    /// Waits until all calls that were under way have returned, however long `close` took: events borrow from the node.
+    /// None of them blocks for long, and a wait that is in progress is woken when the node closes.
+    pub fn wait_for_others(self) {
+        while self.0.slot.word.load(Ordering::Acquire) & USERS > 1 {
             std::thread::sleep(LOOK_AGAIN);
         }
     }

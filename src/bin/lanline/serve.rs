@@ -133,6 +133,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     if arguments.relay_only || arguments.join.is_some() || arguments.password.is_some() {
         return Err("--relay-only, --join and --password: this version has no relay".to_owned());
     }
+    check_readable(arguments)?;
     warn_of_what_is_missing(arguments);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -158,6 +159,20 @@ fn options(arguments: &Arguments) -> Options {
         access_key: arguments.access_key.clone().unwrap_or_default(),
         max_nodes: arguments.max_nodes,
     }
+}
+
+/// Files that are named but cannot be read are a mistake, whether or not this version has a use for them.
+fn check_readable(arguments: &Arguments) -> Result<(), String> {
+    let files = [("--tls-cert", &arguments.tls_cert), ("--tls-key", &arguments.tls_key)];
+    for (flag, file) in files {
+        if let Some(file) = file {
+            // Opening a folder succeeds, reading it does not.
+            std::fs::File::open(file)
+                .and_then(|mut file| io::Read::read(&mut file, &mut [0]))
+                .map_err(|error| format!("{flag}: cannot read {}: {error}", file.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// What was asked for and is not in this version is said, not ignored in silence.

@@ -32,3 +32,32 @@ LANLINE_ASSERT_LAYOUT(sizeof(lanline_participant) == 24, "lanline_participant");
 LANLINE_ASSERT_LAYOUT(sizeof(lanline_join_member) == 128, "lanline_join_member");
 #undef LANLINE_ASSERT_LAYOUT
 #endif
+
+/* Inline, so that the size is the one that the caller was compiled with, whatever library is loaded. */
+#if defined(__cplusplus) || (defined(__STDC_VERSION__) && __STDC_VERSION__ >= 199901L)
+#  define LANLINE_INLINE static inline
+#elif defined(__GNUC__) || defined(_MSC_VER)
+#  define LANLINE_INLINE static __inline
+#else
+#  define LANLINE_INLINE static
+#endif
+
+/** Fills options with their defaults. `app` remains to be set. */
+LANLINE_INLINE void lanline_node_options_init(lanline_node_options *options)
+{
+  lanline_node_options_init_sized(options, (uint32_t)sizeof *options);
+}
+
+/** Prepares figures for lanline_peer_stats_get. */
+LANLINE_INLINE void lanline_peer_stats_init(lanline_peer_stats *stats)
+{
+  memset(stats, 0, sizeof *stats);
+  stats->struct_size = (uint32_t)sizeof *stats;
+}
+
+/** Prepares figures for lanline_node_stats_get. */
+LANLINE_INLINE void lanline_node_stats_init(lanline_node_stats *stats)
+{
+  memset(stats, 0, sizeof *stats);
+  stats->struct_size = (uint32_t)sizeof *stats;
+}

@@ -22,8 +22,8 @@
 /** The version of layouts and meanings that this header describes; compare it with lanline_abi_version(). */
 #define LANLINE_ABI_VERSION 1
 
-/** As `peer` of lanline_send: everybody who is connected. */
-#define LANLINE_ALL_PEERS 0
+/** As `peer` of lanline_send: everybody who is connected. No guid: those have 63 bits. */
+#define LANLINE_ALL_PEERS UINT64_MAX
 
 /** In `flags` of LANLINE_EVENT_NAT_…: this node asked for it. */
 #define LANLINE_FLAG_REQUESTED 1
