@@ -1,7 +1,7 @@
 //! The endpoint: links by id, events, and lists of what has to be done.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use rand::{Rng, SeedableRng};
 use ring::hmac;
 
 use super::connection_id::ConnectionIdKey;
-use super::half_open::{Class, HalfOpen, Origin, TokenClock, Verdict};
+use super::half_open::{self, Class, HalfOpen, Origin, TokenClock, Verdict};
 use super::identity::PublicKey;
 use super::link::{Link, NewLink, Place, Stage};
 use super::timers::Timers;
@@ -137,26 +137,7 @@ impl Transport {
     /// The synthetic address of a stranger: always the same for the same real one, so that a Retry's token holds although the stranger was
     /// forgotten meanwhile. Not to be guessed from outside.
     pub fn address_of(&self, socket: SocketName, source: SocketAddr) -> SyntheticAddress {
-        let mut context = hmac::Context::with_key(&self.address_key);
-        let (kind, number) = match socket {
-            SocketName::Udp4 => (0, 0),
-            SocketName::Udp6 => (1, 0),
-            SocketName::Birthday(number) => (2, number.into()),
-            SocketName::Tunnel(number) => (3, number),
-            SocketName::Listen(number) => (4, number.into()),
-        };
-        context.update(&[kind]);
-        context.update(&u32::to_be_bytes(number));
-        let ip = match source.ip() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            IpAddr::V6(ip) => ip,
-        };
-        context.update(&ip.octets());
-        context.update(&source.port().to_be_bytes());
-        let mut octets = [0; 16];
-        octets.copy_from_slice(&context.sign().as_ref()[..16]);
-        octets[0] = 0xfd;
-        SyntheticAddress(octets.into())
+        half_open::stranger_address(&self.address_key, socket, source)
     }
 
     /// Dials. `expected`: the key that the other side must prove; `None` accepts any and reports it. `initial_round_trip`: an estimate, so

@@ -11,11 +11,14 @@
 //! other side's own repeats, which are full-sized.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ring::hmac;
+
 use super::{LinkKind, SyntheticAddress};
+use crate::engine::SocketName;
 
 /// Handshakes from unproven addresses at a time, about 30 kB each; more are asked for a token first. Honest ones take one round trip:
 /// at 100 ms this is 640 newcomers a second without a Retry.
@@ -38,6 +41,30 @@ pub(super) const UNPROVEN_TIME: Duration = Duration::from_secs(3);
 pub(super) const TOKEN_LIFETIME: Duration = Duration::from_secs(15);
 /// Largest datagram of a handshake, ours and theirs (RFC 9000 §14.1).
 const DATAGRAM: u64 = 1200;
+
+/// See [`address_of`](super::Transport::address_of).
+pub(super) fn stranger_address(key: &hmac::Key, socket: SocketName, source: SocketAddr) -> SyntheticAddress {
+    let mut context = hmac::Context::with_key(key);
+    let (kind, number) = match socket {
+        SocketName::Udp4 => (0, 0),
+        SocketName::Udp6 => (1, 0),
+        SocketName::Birthday(number) => (2, number.into()),
+        SocketName::Tunnel(number) => (3, number),
+        SocketName::Listen(number) => (4, number.into()),
+    };
+    context.update(&[kind]);
+    context.update(&u32::to_be_bytes(number));
+    let ip = match source.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    context.update(&ip.octets());
+    context.update(&source.port().to_be_bytes());
+    let mut octets = [0; 16];
+    octets.copy_from_slice(&context.sign().as_ref()[..16]);
+    octets[0] = 0xfd;
+    SyntheticAddress(octets.into())
+}
 
 /// What the engine knows of the source of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
