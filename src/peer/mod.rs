@@ -40,7 +40,8 @@ use crate::codes::{Code, SendMode};
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
 use crate::transport::identity::{Guid, PublicKey};
 use crate::transport::{
-    CloseInfo, LinkEvent, LinkId, LinkKind, SendError, SyntheticAddress, TakenMessage, Transport, TransportConfig,
+    CloseInfo, LinkEvent, LinkId, LinkKind, Origin, SendError, SyntheticAddress, TakenMessage, Transport,
+    TransportConfig,
 };
 use crate::wire::classify::{Context, Kind, classify};
 use crate::wire::control::{Consent, RelayPolicy};
@@ -564,10 +565,25 @@ impl Node {
             round_trip: None,
             verified: false,
         };
-        let route = self.transport.new_address();
+        // A route may still stand under that address although its source went over to another one.
+        let known = self.transport.address_of(datagram.socket, datagram.source);
+        let route = match self.paths.owner(known) {
+            None => known,
+            Some(_) => self.transport.new_address(),
+        };
         self.paths.insert(now, route, owner, path);
         self.timers_changed = true;
         Some(route)
+    }
+
+    /// What is known of the source of a packet that may begin a connection. A peer whose authenticated probes were heard from there is trusted:
+    /// strangers' handshakes must not keep it out.
+    fn origin_of(&self, route: SyntheticAddress, datagram: &Datagram) -> Origin {
+        let may_begin = datagram.contents.first().is_some_and(|first| first & 0x80 != 0);
+        Origin {
+            trusted: may_begin && matches!(self.paths.owner(route), Some(Owner::Peer(_))),
+            ip: may_begin.then(|| datagram.source.ip()),
+        }
     }
 
     fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
@@ -597,8 +613,9 @@ impl Engine for Node {
             }
             Kind::QuicLong | Kind::QuicShort => {
                 if let Some(route) = self.route_for(now, &datagram) {
+                    let origin = self.origin_of(route, &datagram);
                     self.transport
-                        .handle_datagram(now, route, datagram.ecn, datagram.contents);
+                        .handle_datagram_from(now, route, origin, datagram.ecn, datagram.contents);
                 }
             }
             // STUN answers only count for transactions of ours, and there are none: the server's Welcome tells what is needed.

@@ -38,7 +38,7 @@ use rand::{Rng, SeedableRng};
 use crate::codes::Code;
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
 use crate::transport::identity::Identity;
-use crate::transport::{LinkKind, SyntheticAddress, Transport, TransportConfig};
+use crate::transport::{LinkKind, Origin, SyntheticAddress, Transport, TransportConfig};
 use crate::wire::classify::{Context, Kind, classify};
 use addresses::AddressTable;
 use introductions::Introductions;
@@ -190,7 +190,7 @@ impl Server {
         if kind != Kind::QuicLong || datagram.contents.len() < MIN_INITIAL {
             return None;
         }
-        let fresh = self.transport.new_address();
+        let fresh = self.transport.address_of(datagram.socket, datagram.source);
         self.addresses
             .insert(now, (datagram.socket, datagram.source), datagram.destination_ip, fresh);
         Some(fresh)
@@ -207,9 +207,14 @@ impl Server {
             None
         };
         match address {
-            Some(address) => self
-                .transport
-                .handle_datagram(now, address, datagram.ecn, datagram.contents),
+            Some(address) => {
+                let origin = Origin {
+                    trusted: false,
+                    ip: Some(datagram.source.ip()),
+                };
+                self.transport
+                    .handle_datagram_from(now, address, origin, datagram.ecn, datagram.contents);
+            }
             None => self.counters.dropped += 1,
         }
     }

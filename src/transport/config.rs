@@ -1,7 +1,7 @@
 //! How QUIC is tuned, with the reasons. Measurements: messages a second and latency over a simulated bottleneck.
 
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use quinn_proto::{AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use ring::{hkdf, hmac};
@@ -9,6 +9,7 @@ use ring::{hkdf, hmac};
 use super::LinkKind;
 use super::congestion::DelayBoundedConfig;
 use super::connection_id::{ConnectionIdKey, SeededConnectionIds};
+use super::half_open::{self, TokenClock};
 
 /// The port of synthetic addresses: they have none, and QUIC wants one.
 pub(super) const SYNTHETIC_PORT: u16 = 1;
@@ -18,10 +19,9 @@ pub(super) const MAX_SEGMENTS: usize = 16;
 pub(super) const DEFAULT_ROUND_TRIP: Duration = Duration::from_millis(60);
 /// Bounds of hints: a repeat every 15 ms is as fast as helps, and a hint above a second is more likely wrong than true.
 const ROUND_TRIP_HINTS: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_secs(1);
-/// Incoming handshakes at a time. Each may cost 30 kB until it ends; a server's restart brings thousands of nodes back within seconds,
-/// and an honest handshake takes one or two round trips.
-pub(super) const MAX_INCOMING_HANDSHAKES: usize = 1024;
-/// An incoming handshake that takes longer is given up: ten repeats of a lost packet fit.
+/// Handshakes that quinn holds undecided: each is decided at once.
+const MAX_UNDECIDED: usize = 16;
+/// An incoming handshake from a proven address that takes longer is given up: ten repeats of a lost packet fit.
 pub(super) const INCOMING_HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
 /// Priority of the control stream.
@@ -89,15 +89,6 @@ pub(super) fn derive(seed: &[u8; 32], purpose: &str) -> [u8; 32] {
     secret
 }
 
-/// Time for quinn's tokens, of which we send none.
-struct NoTime;
-
-impl quinn_proto::TimeSource for NoTime {
-    fn now(&self) -> std::time::SystemTime {
-        UNIX_EPOCH
-    }
-}
-
 /// The endpoint's configuration and the key that recognizes its connection ids.
 pub(super) fn endpoint(seed: &[u8; 32]) -> (EndpointConfig, ConnectionIdKey) {
     let mut key = [0; 16];
@@ -118,6 +109,7 @@ pub(super) fn server(
     seed: &[u8; 32],
     tls: quinn_proto::crypto::rustls::QuicServerConfig,
     transport: TransportConfig,
+    clock: Arc<TokenClock>,
 ) -> quinn_proto::ServerConfig {
     let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&derive(seed, "token key"));
     let mut config = quinn_proto::ServerConfig::new(Arc::new(tls), Arc::new(token_key));
@@ -128,11 +120,12 @@ pub(super) fn server(
         .validation_token_config(no_tokens)
         // Which path carries a link is not QUIC's business.
         .migration(false)
-        .max_incoming(MAX_INCOMING_HANDSHAKES)
-        // Incoming connections are accepted at once, so that nothing waits in quinn.
+        .max_incoming(MAX_UNDECIDED)
+        .retry_token_lifetime(half_open::TOKEN_LIFETIME)
+        // Incoming connections are decided at once, so that nothing waits in quinn.
         .incoming_buffer_size(0)
         .incoming_buffer_size_total(0)
-        .time_source(Arc::new(NoTime));
+        .time_source(clock);
     config
 }
 

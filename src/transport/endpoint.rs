@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionHandle, ConnectionId, DatagramEvent, EcnCodepoint, Endpoint, Incoming,
-    NoneTokenStore,
+    ClientConfig, Connection, ConnectionHandle, ConnectionId, DatagramEvent, EcnCodepoint, Endpoint, EndpointEvent,
+    Incoming, NoneTokenStore,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use ring::hmac;
 
 use super::connection_id::ConnectionIdKey;
+use super::half_open::{self, Class, HalfOpen, Origin, TokenClock, Verdict};
 use super::identity::PublicKey;
 use super::link::{Link, NewLink, Place, Stage};
 use super::timers::Timers;
@@ -23,6 +25,7 @@ use super::{
     TransportConfig, TransportCounters, config,
 };
 use crate::codes::SendMode;
+use crate::engine::SocketName;
 
 /// Where a message that was taken out of its queue lies.
 pub struct TakenMessage {
@@ -59,13 +62,19 @@ pub struct Transport {
     latest: Option<Instant>,
     open_links: usize,
     pub(super) incoming_handshakes: usize,
+    pub(super) half_open: HalfOpen,
+    token_clock: Arc<TokenClock>,
+    /// Makes the synthetic addresses of strangers from the real ones.
+    address_key: hmac::Key,
     counters: TransportCounters,
 }
 
 /// Bits of a [`LinkId`] that are the slot; the rest is a serial number.
 const SLOT_BITS: u32 = 24;
+/// Most slots.
+const MAX_SLOTS: usize = 1 << SLOT_BITS;
 /// Answers to strangers that wait to be sent; more are dropped.
-const MAX_RESPONSES: usize = 64;
+const MAX_RESPONSES: usize = 256;
 /// A datagram below this is never answered (RFC 9000 §14.1).
 const MIN_ANSWERED: usize = 1200;
 /// No slot belongs to that handle.
@@ -82,10 +91,11 @@ impl Transport {
             Err(error) => panic!("{error}"),
         };
         let (endpoint, connection_ids) = config::endpoint(&config.seed);
+        let token_clock = Arc::new(TokenClock::default());
         let server = config.accepts.map(|kind| {
             let transport = config::transport(kind, config.lost_peer_timeout, config.keep_alive, None);
             match tls.server(kind.alpn()) {
-                Ok(tls) => Arc::new(config::server(&config.seed, tls, transport)),
+                Ok(tls) => Arc::new(config::server(&config.seed, tls, transport, token_clock.clone())),
                 Err(error) => panic!("{error}"),
             }
         });
@@ -108,6 +118,9 @@ impl Transport {
             latest: None,
             open_links: 0,
             incoming_handshakes: 0,
+            half_open: HalfOpen::new(config.accepts),
+            token_clock,
+            address_key: hmac::Key::new(hmac::HMAC_SHA256, &config::derive(&config.seed, "stranger addresses")),
             counters: TransportCounters::default(),
             config,
         }
@@ -119,6 +132,12 @@ impl Transport {
         self.random.fill_bytes(&mut octets);
         octets[0] = 0xfd;
         SyntheticAddress(octets.into())
+    }
+
+    /// The synthetic address of a stranger: always the same for the same real one, so that a Retry's token holds although the stranger was
+    /// forgotten meanwhile. Not to be guessed from outside.
+    pub fn address_of(&self, socket: SocketName, source: SocketAddr) -> SyntheticAddress {
+        half_open::stranger_address(&self.address_key, socket, source)
     }
 
     /// Dials. `expected`: the key that the other side must prove; `None` accepts any and reports it. `initial_round_trip`: an estimate, so
@@ -135,7 +154,7 @@ impl Transport {
         let connection = self.dial(now, address, kind, expected, initial_round_trip, turned_down.clone());
         match connection {
             Ok((handle, connection)) => {
-                let slot = self.add_link(now, handle, connection, address, kind, true, turned_down);
+                let slot = self.add_link(now, handle, connection, address, kind, None, turned_down);
                 self.process(now, slot);
                 self.links[slot as usize].as_ref().map_or(LinkId(0), |link| link.id)
             }
@@ -192,7 +211,7 @@ impl Transport {
         connection: Connection,
         address: SyntheticAddress,
         kind: LinkKind,
-        dialled: bool,
+        half_open: Option<Class>,
         turned_down: TurnedDownKey,
     ) -> u32 {
         let slot = self.free_slots.pop().unwrap_or_else(|| {
@@ -210,7 +229,8 @@ impl Transport {
             handle,
             connection,
             address,
-            dialled,
+            dialled: half_open.is_none(),
+            half_open,
             kind,
             alpn: kind.alpn(),
             turned_down,
@@ -218,7 +238,8 @@ impl Transport {
         };
         self.links[slot as usize] = Some(Box::new(Link::new(now, new)));
         self.open_links += 1;
-        if !dialled {
+        if let Some(class) = half_open {
+            self.half_open.add(address, class);
             self.incoming_handshakes += 1;
         }
         slot
@@ -245,6 +266,19 @@ impl Transport {
         ecn: Option<EcnCodepoint>,
         contents: BytesMut,
     ) {
+        self.handle_datagram_from(now, address, Origin::default(), ecn, contents);
+    }
+
+    /// As [`handle_datagram`](Self::handle_datagram) for packets that may begin a connection (those with a long header): `origin` is what is
+    /// known of their source.
+    pub fn handle_datagram_from(
+        &mut self,
+        now: Instant,
+        address: SyntheticAddress,
+        origin: Origin,
+        ecn: Option<EcnCodepoint>,
+        contents: BytesMut,
+    ) {
         let Some(&first) = contents.first() else {
             self.counters.malformed += 1;
             return;
@@ -252,6 +286,9 @@ impl Transport {
         self.latest = Some(now);
         let size = contents.len();
         let has_long_header = first & 0x80 != 0;
+        if has_long_header {
+            self.token_clock.set(now);
+        }
         self.scratch.clear();
         let event = self
             .endpoint
@@ -263,13 +300,13 @@ impl Transport {
                 };
                 if let Some(link) = &mut self.links[slot as usize] {
                     if link.address == address {
-                        link.note_received(now);
+                        link.note_received(now, size);
                     }
                     link.connection.handle_event(event);
                 }
                 self.process(now, slot);
             }
-            Some(DatagramEvent::NewConnection(incoming)) => self.accept(now, address, incoming),
+            Some(DatagramEvent::NewConnection(incoming)) => self.accept(now, address, origin, size, incoming),
             // Short headers would be answered by a stateless reset: whoever guesses an id learns nothing from us.
             Some(DatagramEvent::Response(transmit)) => {
                 if has_long_header && size >= MIN_ANSWERED && transmit.size <= size && self.config.accepts.is_some() {
@@ -292,28 +329,56 @@ impl Transport {
         }
     }
 
-    fn accept(&mut self, now: Instant, address: SyntheticAddress, incoming: Incoming) {
+    fn accept(&mut self, now: Instant, address: SyntheticAddress, origin: Origin, size: usize, incoming: Incoming) {
         let Some(kind) = self.config.accepts else {
             self.endpoint.ignore(incoming);
             return;
         };
-        if self.open_links >= self.config.max_links
-            || self.incoming_handshakes >= config::MAX_INCOMING_HANDSHAKES
-            || self.links.len() >= 1 << SLOT_BITS
-        {
-            self.counters.refused_full += 1;
-            self.endpoint.ignore(incoming);
-            return;
-        }
+        let shows_token = incoming.remote_address_validated();
+        let settled = self.open_links - self.incoming_handshakes;
+        let verdict = match self.links.len() {
+            0..MAX_SLOTS => self
+                .half_open
+                .judge(address, origin, shows_token, settled, self.config.max_links),
+            _ => Verdict::Drop,
+        };
         self.scratch.clear();
+        let class = match verdict {
+            Verdict::Accept(class) => class,
+            Verdict::Retry => {
+                self.counters.retries += 1;
+                if let Ok(transmit) = self.endpoint.retry(incoming, &mut self.scratch)
+                    && transmit.size <= size
+                {
+                    self.respond(address, transmit.size);
+                }
+                return;
+            }
+            Verdict::Drop => {
+                self.counters.refused_full += 1;
+                self.endpoint.ignore(incoming);
+                return;
+            }
+        };
         match self.endpoint.accept(incoming, now, &mut self.scratch, None) {
             Ok((handle, connection)) => {
-                let slot = self.add_link(now, handle, connection, address, kind, false, TurnedDownKey::default());
+                let slot = self.add_link(
+                    now,
+                    handle,
+                    connection,
+                    address,
+                    kind,
+                    Some(class),
+                    TurnedDownKey::default(),
+                );
+                if let Some(link) = &mut self.links[slot as usize] {
+                    link.note_received(now, size);
+                }
                 self.process(now, slot);
             }
             Err(error) => {
                 self.counters.malformed += 1;
-                if let Some(transmit) = error.response {
+                if let Some(transmit) = error.response.filter(|transmit| transmit.size <= size) {
                     self.respond(address, transmit.size);
                 }
             }
@@ -349,7 +414,6 @@ impl Transport {
         let Some(link) = &mut self.links[slot as usize] else {
             return;
         };
-        let was_handshaking = link.stage == Stage::Handshaking;
         let (connected, ended) = link.process(now);
         while let Some(event) = link.connection.poll_endpoint_events() {
             if event.is_drained() {
@@ -360,7 +424,10 @@ impl Transport {
                 link.connection.handle_event(event);
             }
         }
-        if was_handshaking && link.stage != Stage::Handshaking && !link.dialled {
+        if link.stage != Stage::Handshaking
+            && let Some(class) = link.half_open.take()
+        {
+            self.half_open.remove(link.address, class);
             self.incoming_handshakes -= 1;
         }
         self.events.extend(connected);
@@ -420,8 +487,17 @@ impl Transport {
         link.close(now, &reason, info);
         self.open_links -= 1;
         if unheard_of {
-            self.incoming_handshakes -= 1;
+            if let Some(class) = link.half_open.take() {
+                self.half_open.remove(link.address, class);
+                self.incoming_handshakes -= 1;
+            }
             link.forgotten = true;
+            if reason == CloseReason::NoAnswer && link.budget.is_some() {
+                // Nobody proved to be there: no last words, and the memory is free at once.
+                link.drained = true;
+                self.slots[link.handle.0] = NO_SLOT;
+                self.endpoint.handle_event(link.handle, EndpointEvent::drained());
+            }
         } else {
             self.events.push_back(LinkEvent::Closed { link: link.id, reason });
         }
@@ -471,17 +547,19 @@ impl Transport {
                 continue;
             };
             link.wants_transmit = false;
+            if link.drained {
+                self.remove_if_done(slot);
+                continue;
+            }
             if link.flush() {
                 self.events.push_back(LinkEvent::Writable { link: link.id });
             }
             let transmit = if buffer.is_empty() {
-                link.connection.poll_transmit(now, config::MAX_SEGMENTS, buffer)
+                link.poll_transmit(now, buffer)
             } else {
                 // quinn takes the buffer's start for the first packet's.
                 self.scratch.clear();
-                let transmit = link
-                    .connection
-                    .poll_transmit(now, config::MAX_SEGMENTS, &mut self.scratch);
+                let transmit = link.poll_transmit(now, &mut self.scratch);
                 buffer.extend_from_slice(&self.scratch);
                 transmit
             };

@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn_proto::crypto::rustls::HandshakeData;
-use quinn_proto::{Connection, ConnectionHandle, Dir, Event, StreamEvent, StreamId, VarInt};
+use quinn_proto::{Connection, ConnectionHandle, Dir, Event, StreamEvent, StreamId, Transmit, VarInt};
 use rustls::pki_types::CertificateDer;
 
 use super::config;
 use super::control::{self, ControlReceiver, ControlSender};
 use super::framing::stream::Malformed;
+use super::half_open::{self, Budget, Class};
 use super::reliable::{self, ReliableReceiver, ReliableSender, Taken};
 use super::tls::{TurnedDownKey, key_of_spki};
 use super::unreliable::{self, Received, UnreliableReceiver, UnreliableSender};
@@ -50,6 +51,10 @@ pub(super) struct Link {
     pub(super) address: SyntheticAddress,
     pub(super) dialled: bool,
     pub(super) stage: Stage,
+    /// An incoming handshake that runs, as what it was accepted.
+    pub(super) half_open: Option<Class>,
+    /// The other side's address is not proven: no more bytes go out than came in.
+    pub(super) budget: Option<Budget>,
     /// quinn is done with the connection.
     pub(super) drained: bool,
     /// The caller is done with the link.
@@ -90,6 +95,7 @@ pub(super) struct NewLink {
     pub(super) alpn: &'static [u8],
     pub(super) turned_down: TurnedDownKey,
     pub(super) lost_peer_timeout: Duration,
+    pub(super) half_open: Option<Class>,
 }
 
 impl Link {
@@ -101,6 +107,8 @@ impl Link {
             address: new.address,
             dialled: new.dialled,
             stage: Stage::Handshaking,
+            half_open: new.half_open,
+            budget: matches!(new.half_open, Some(Class::Unproven(_))).then_some(Budget { received: 0, sent: 0 }),
             drained: false,
             forgotten: false,
             wants_transmit: false,
@@ -128,8 +136,36 @@ impl Link {
     }
 
     /// A packet for this link came.
-    pub(super) fn note_received(&mut self, now: Instant) {
+    pub(super) fn note_received(&mut self, now: Instant, size: usize) {
         self.last_received = now;
+        if let Some(budget) = &mut self.budget {
+            budget.received += size as u64;
+        }
+    }
+
+    /// Appends the next packets to `buffer`, which is empty: quinn takes its start for the first packet's.
+    pub(super) fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        let Some(budget) = self.budget else {
+            return self.connection.poll_transmit(now, config::MAX_SEGMENTS, buffer);
+        };
+        loop {
+            let most = self.budget.map_or(0, Budget::datagrams).min(config::MAX_SEGMENTS);
+            if most == 0 {
+                return None;
+            }
+            let handshake_frames = self.connection.stats().frame_tx.crypto;
+            let transmit = self.connection.poll_transmit(now, most, buffer)?;
+            // A bare acknowledgement would use up what the repeat of a lost reply needs.
+            if self.stage == Stage::Handshaking && self.connection.stats().frame_tx.crypto == handshake_frames {
+                buffer.clear();
+                continue;
+            }
+            self.budget = Some(Budget {
+                sent: budget.sent + buffer.len() as u64,
+                ..budget
+            });
+            return Some(transmit);
+        }
     }
 
     /// Silence for so long means that the other side is lost. Both sides' smaller value counts.
@@ -146,7 +182,13 @@ impl Link {
             Stage::Closed => None,
             Stage::Connected => Some(self.last_received + self.patience()),
             Stage::Handshaking if self.dialled => Some(self.last_received + self.lost_peer_timeout),
-            Stage::Handshaking => Some(self.created + self.lost_peer_timeout.min(config::INCOMING_HANDSHAKE_TIME)),
+            Stage::Handshaking => {
+                let most = match self.budget {
+                    Some(_) => half_open::UNPROVEN_TIME,
+                    None => config::INCOMING_HANDSHAKE_TIME,
+                };
+                Some(self.created + self.lost_peer_timeout.min(most))
+            }
         }
     }
 
@@ -260,6 +302,7 @@ impl Link {
             return Err(CloseReason::ProtocolViolation("no raw public key".into()));
         };
         self.stage = Stage::Connected;
+        self.budget = None;
         if self.kind == LinkKind::Peer {
             self.channels = Some(Box::default());
         }

@@ -12,6 +12,7 @@
 //! | `framing` | how messages stand in streams and DATAGRAM frames |
 //! | `control`, `reliable`, `unreliable` | the queues between messages and QUIC |
 //! | `endpoint` | [`Transport`]: the endpoint, its links, what has to be done for which |
+//! | `half_open` | which incoming handshakes are accepted, and what is sent before their source is proven |
 //! | `link` | a connection with its queues |
 //! | `close` | what travels with a close, and what QUIC's reasons mean |
 //! | `timers` | when which link wants to be called |
@@ -19,8 +20,9 @@
 //! Timers: QUIC's own (loss, acknowledgement, pacing, keep-alive, idle), and one more a link: silence for the lost-peer time ends it,
 //! whatever is being sent. Links that have nothing to do cost nothing: what has changed stands in lists.
 //!
-//! Packets of unknown connections are never answered. The only answers to strangers are QUIC's version negotiation and the refusal of a
-//! handshake, and only to datagrams of at least 1200 bytes, which they are smaller than.
+//! Packets of unknown connections are never answered. The only answers to strangers are QUIC's version negotiation, a Retry, and the refusal
+//! of a handshake, and only to datagrams of at least 1200 bytes, which they are smaller than; a handshake itself sends no more than it received
+//! until the source is proven.
 
 mod close;
 mod config;
@@ -29,6 +31,7 @@ mod connection_id;
 mod control;
 mod endpoint;
 mod framing;
+mod half_open;
 pub mod identity;
 mod link;
 mod reliable;
@@ -39,6 +42,7 @@ mod tls;
 mod unreliable;
 
 pub use endpoint::{TakenMessage, Transport};
+pub use half_open::Origin;
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -90,7 +94,8 @@ pub struct TransportConfig {
     pub lost_peer_timeout: Duration,
     /// Silence after which a keep-alive goes out (paths need it; well under a NAT's 30 s, and under a third of the lost-peer time).
     pub keep_alive: Duration,
-    /// Most links, of both directions, handshakes included.
+    /// Most links, of both directions, handshakes of ours included. Incoming handshakes have bounds of their own (see `half_open`), and a few
+    /// links beyond this are kept for sources that the engine trusts.
     pub max_links: usize,
 }
 
@@ -213,8 +218,10 @@ pub struct LinkStats {
 pub struct TransportCounters {
     /// No link with that connection id.
     pub unknown_connection: u64,
-    /// Handshakes turned down because `max_links` was reached.
+    /// Handshakes turned down because `max_links`, or a bound of handshakes from proven addresses, was reached.
     pub refused_full: u64,
+    /// Handshakes that were asked to prove their address first.
+    pub retries: u64,
     /// Undecodable.
     pub malformed: u64,
 }

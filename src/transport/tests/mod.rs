@@ -1,6 +1,7 @@
 //! Two transports in virtual time.
 
 mod channels;
+mod flood;
 mod handshake;
 mod harness;
 mod latency;
