@@ -188,7 +188,7 @@ fn players_connect_talk_and_part() {
         }
     }
     let large = vec![5; 1 << 20];
-    ok(one.send(0, SendMode::ReliableOrdered, &large));
+    ok(one.send(u64::MAX, SendMode::ReliableOrdered, &large));
     assert_eq!(other.expect(EventType::Message).data, large);
     assert_eq!(
         one.send(other.guid, SendMode::Unreliable, &large),
