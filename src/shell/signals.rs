@@ -4,7 +4,7 @@
 //! A node is driven by its background task ([`Sleeper`]) or, inside `lanline_wait`, by the waiting thread
 //! ([`Signals::wait`]). While a thread waits, the background task *stands back*: it takes the sockets out of its epoll set,
 //! so that a datagram wakes one thread and not two. It comes back when no thread has come to wait again by the time at
-//! which something is to be done: a moment after the game has sent something, [`STAND_IN`] after the last wait at the
+//! which something is to be done: a moment after the game has sent something, `STAND_IN` after the last wait at the
 //! latest. Setting a timer costs as much as sending a datagram (10 µs on a virtual machine), so one that is set is left
 //! alone: if it goes off while a thread waits, or too early, it is set anew only then.
 

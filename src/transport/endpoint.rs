@@ -77,6 +77,9 @@ const MAX_SLOTS: usize = 1 << SLOT_BITS;
 const MAX_RESPONSES: usize = 256;
 /// A datagram below this is never answered (RFC 9000 §14.1).
 const MIN_ANSWERED: usize = 1200;
+/// Form, fixed bit and type in a packet's first byte (RFC 9000 §17.2), and what they are in a Handshake packet.
+const LONG_PACKET_TYPE: u8 = 0xf0;
+const HANDSHAKE_PACKET: u8 = 0xe0;
 /// No slot belongs to that handle.
 const NO_SLOT: u32 = u32::MAX;
 
@@ -290,6 +293,7 @@ impl Transport {
             self.token_clock.set(now);
         }
         self.scratch.clear();
+        let is_handshake = first & LONG_PACKET_TYPE == HANDSHAKE_PACKET;
         let event = self
             .endpoint
             .handle(now, socket_address(address), None, ecn, contents, &mut self.scratch);
@@ -302,7 +306,7 @@ impl Transport {
                     if link.address == address {
                         link.note_received(now, size);
                     }
-                    link.connection.handle_event(event);
+                    link.handle_event(event, is_handshake);
                 }
                 self.process(now, slot);
             }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn_proto::crypto::rustls::HandshakeData;
-use quinn_proto::{Connection, ConnectionHandle, Dir, Event, StreamEvent, StreamId, Transmit, VarInt};
+use quinn_proto::{Connection, ConnectionEvent, ConnectionHandle, Dir, Event, StreamEvent, StreamId, Transmit, VarInt};
 use rustls::pki_types::CertificateDer;
 
 use super::config;
@@ -140,6 +140,24 @@ impl Link {
         self.last_received = now;
         if let Some(budget) = &mut self.budget {
             budget.received += size as u64;
+        }
+    }
+
+    /// Hands quinn what came. A Handshake packet that could be decrypted proves the address (RFC 9000 §8.1): its keys follow from our reply.
+    /// From then on the reply's rest may go out, whatever came in; the sender's small repeats alone would never pay for it.
+    pub(super) fn handle_event(&mut self, event: ConnectionEvent, is_handshake: bool) {
+        let understood = |connection: &Connection| {
+            let frames = connection.stats().frame_rx;
+            frames.acks + frames.crypto + frames.ping
+        };
+        if self.budget.is_none() || !is_handshake {
+            self.connection.handle_event(event);
+            return;
+        }
+        let before = understood(&self.connection);
+        self.connection.handle_event(event);
+        if understood(&self.connection) > before {
+            self.budget = None;
         }
     }
 
