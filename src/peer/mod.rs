@@ -372,6 +372,11 @@ impl Node {
         self.settle(now);
     }
 
+    /// Somebody looks: the next view has the figures of its moment, however short ago the last one was.
+    pub fn expire_view(&mut self) {
+        self.view_at = None;
+    }
+
     /// What accessor calls show. `None` if nothing changed since the last call.
     pub fn take_view(&mut self, now: Instant) -> Option<View> {
         let fresh = self.view_at.is_some_and(|at| now < at + VIEW_INTERVAL);

@@ -326,6 +326,12 @@ impl Driver {
         }
     }
 
+    /// The same with the figures of this moment: a game that has just fetched a message finds it counted.
+    pub fn refresh_view_now(&mut self, node: &Node, now: Instant) {
+        self.engine.expire_view();
+        self.refresh_view(node, now);
+    }
+
     /// Tells everybody that this node goes. Messages that wait are given to the engine first.
     pub fn close(&mut self, node: &Node) {
         self.turn(node, true);

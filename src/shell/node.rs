@@ -374,7 +374,7 @@ impl Node {
     pub fn view(&self) -> Arc<View> {
         if let Some(mut driver) = self.driver.try_lock_for(VIEW_PATIENCE)
             && let Some(running) = driver.as_mut()
-            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| running.refresh_view(self, Instant::now())))
+            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| running.refresh_view_now(self, Instant::now())))
         {
             self.die(&mut driver, words_of(&*panic));
         }
