@@ -7,6 +7,8 @@
 CARGO   ?= cargo
 CC      ?= cc
 CXX     ?= c++
+# The build of a dependency watches CC: a value that only some of the commands below see would have it built again each time.
+export CC CXX
 PREFIX  ?= /usr/local
 DESTDIR ?=
 
