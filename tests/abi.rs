@@ -319,6 +319,7 @@ fn destroy_in_the_middle_of_polls_sends_and_waits() {
         let (one, other) = connected();
         let (node, peer) = (one.node, other.guid);
         let deadline = Instant::now() + PATIENCE;
+        let calls = &std::sync::atomic::AtomicU64::new(0);
         std::thread::scope(|scope| {
             for call in 0..3 {
                 scope.spawn(move || {
@@ -332,6 +333,7 @@ fn destroy_in_the_middle_of_polls_sends_and_waits() {
                                 _ => lanline_wait(node, 10_000),
                             }
                         };
+                        calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                         if code == Code::InvalidNode.number() {
                             return;
                         }
@@ -340,7 +342,10 @@ fn destroy_in_the_middle_of_polls_sends_and_waits() {
                     panic!("call {call} was not told that the node is gone");
                 });
             }
-            std::thread::sleep(Duration::from_millis(round % 5));
+            // The moment of the destroy differs from round to round, by what the others have done meanwhile.
+            while calls.load(std::sync::atomic::Ordering::Relaxed) < round % 5 * 500 {
+                std::thread::yield_now();
+            }
             one.destroy();
         });
         other.destroy();
