@@ -166,6 +166,7 @@ impl Players {
                 crypto: crypto.clone(),
                 sockets: vec![(SocketName::Udp4, bound)],
                 local_addresses: vec![bound.ip()],
+                max_sockets: 0,
                 ..node_config(Identity::from_seed(seed))
             },
         );

@@ -207,7 +207,9 @@ enum lanline_result {
   /** The peer left the session. */
   LANLINE_LEFT = -125,
   /** The other side broke the protocol. */
-  LANLINE_PROTOCOL_VIOLATION = -126
+  LANLINE_PROTOCOL_VIOLATION = -126,
+  /** No router answers to UPnP, PCP or NAT-PMP, or none of them gives a port. */
+  LANLINE_NO_MAPPING = -127
 };
 
 /** Event types of the C ABI. Games ignore types they do not know. */
@@ -221,6 +223,8 @@ enum lanline_event_type {
   LANLINE_EVENT_DROPPED = 2,
   /** Something a developer should know; `text` says it. No action needed. */
   LANLINE_EVENT_NOTICE = 3,
+  /** What was found out about this machine's way to others: `data` is the report as JSON, `text` the same for people. */
+  LANLINE_EVENT_REPORT = 4,
   /** The server accepted this node. `data` is its 32-byte key; `flags` bit 0: the key was verified. */
   LANLINE_EVENT_SERVER_CONNECTED = 10,
   /** The server could not be reached or refused; `code` and `text` say why. */
@@ -243,6 +247,21 @@ enum lanline_event_type {
   LANLINE_EVENT_NAT_CONNECTION_TO_TARGET_LOST = 24,
   /** An attempt between the same two is running; that one still ends with its own event. */
   LANLINE_EVENT_NAT_ALREADY_IN_PROGRESS = 25,
+  /**
+   * What is known of this node's NAT: `count` is the type (LANLINE_NAT_TYPE_…), `flags` bit 0: certain, bit 1: friendly (players
+   * behind most routers can reach this one), `address` the public address, `text` the facts for people. `code` is not OK if less could be
+   * found out than usual, and says why. The facts themselves: lanline_nat_facts.
+   */
+  LANLINE_EVENT_NAT_TYPE = 26,
+  /**
+   * A router forwards a port to this node: `address` is the external one, `count` the protocol (LANLINE_MAPPING_…), `flags` bit 0:
+   * another router stands before that one, so that strangers still do not get through (`text` says so).
+   */
+  LANLINE_EVENT_PORT_MAPPED = 27,
+  /** No router forwards a port; `code` and `text` say why. */
+  LANLINE_EVENT_PORT_MAPPING_FAILED = 28,
+  /** How far port mapping is; `text` says it. */
+  LANLINE_EVENT_PORT_MAPPING_PROGRESS = 29,
   /** `peer` is connected: `path`, `address`. Request 0 at the side that was called. */
   LANLINE_EVENT_CONNECTED = 30,
   /** No connection to `peer`; `code` and `text` say why. */

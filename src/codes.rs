@@ -113,6 +113,8 @@ numbered! {
         Left = -125 "LEFT",
         /// The other side broke the protocol.
         ProtocolViolation = -126 "PROTOCOL_VIOLATION",
+        /// No router answers to UPnP, PCP or NAT-PMP, or none of them gives a port.
+        NoMapping = -127 "NO_MAPPING",
     }
 }
 
@@ -126,6 +128,8 @@ numbered! {
         Dropped = 2 "DROPPED",
         /// Something a developer should know; `text` says it. No action needed.
         Notice = 3 "NOTICE",
+        /// What was found out about this machine's way to others: `data` is the report as JSON, `text` the same for people.
+        Report = 4 "REPORT",
 
         /// The server accepted this node. `data` is its 32-byte key; `flags` bit 0: the key was verified.
         ServerConnected = 10 "SERVER_CONNECTED",
@@ -150,6 +154,17 @@ numbered! {
         NatConnectionToTargetLost = 24 "NAT_CONNECTION_TO_TARGET_LOST",
         /// An attempt between the same two is running; that one still ends with its own event.
         NatAlreadyInProgress = 25 "NAT_ALREADY_IN_PROGRESS",
+        /// What is known of this node's NAT: `count` is the type (LANLINE_NAT_TYPE_…), `flags` bit 0: certain, bit 1: friendly (players
+        /// behind most routers can reach this one), `address` the public address, `text` the facts for people. `code` is not OK if less could be
+        /// found out than usual, and says why. The facts themselves: lanline_nat_facts.
+        NatType = 26 "NAT_TYPE",
+        /// A router forwards a port to this node: `address` is the external one, `count` the protocol (LANLINE_MAPPING_…), `flags` bit 0:
+        /// another router stands before that one, so that strangers still do not get through (`text` says so).
+        PortMapped = 27 "PORT_MAPPED",
+        /// No router forwards a port; `code` and `text` say why.
+        PortMappingFailed = 28 "PORT_MAPPING_FAILED",
+        /// How far port mapping is; `text` says it.
+        PortMappingProgress = 29 "PORT_MAPPING_PROGRESS",
 
         /// `peer` is connected: `path`, `address`. Request 0 at the side that was called.
         Connected = 30 "CONNECTED",
@@ -180,6 +195,48 @@ numbered! {
         MemberJoined = 51 "MEMBER_JOINED",
         /// `peer` left the session: `code` LEFT, LOST, KICKED.
         MemberLeft = 52 "MEMBER_LEFT",
+    }
+}
+
+numbered! {
+    /// RakNet's names for what a node sits behind. They are for people: what punching decides by are the facts.
+    NatType: u8 {
+        /// Not known.
+        Unknown = 0 "UNKNOWN",
+        /// Open to strangers: a public address without a filter.
+        None = 1 "NONE",
+        /// Whoever knows the mapped address gets through.
+        FullCone = 2 "FULL_CONE",
+        /// Addresses that were sent to get through.
+        AddressRestricted = 3 "ADDRESS_RESTRICTED",
+        /// Addresses with the port that was sent to get through.
+        PortRestricted = 4 "PORT_RESTRICTED",
+        /// Every destination sees another address.
+        Symmetric = 5 "SYMMETRIC",
+    }
+}
+
+numbered! {
+    /// Whether two players can be connected directly.
+    Connectivity: u8 {
+        /// Not directly.
+        Never = 0 "NEVER",
+        /// It depends on what the names do not tell (how ports are chosen).
+        Maybe = 1 "MAYBE",
+        /// Yes.
+        Yes = 2 "YES",
+    }
+}
+
+numbered! {
+    /// By which protocol a router was asked to forward a port.
+    MappingProtocol: u8 {
+        /// UPnP Internet Gateway Device, version 1 or 2.
+        Upnp = 1 "upnp",
+        /// Port Control Protocol (RFC 6887).
+        Pcp = 2 "pcp",
+        /// NAT Port Mapping Protocol (RFC 6886).
+        NatPmp = 3 "natpmp",
     }
 }
 

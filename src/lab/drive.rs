@@ -251,20 +251,37 @@ impl Lab {
     }
 
     fn side_effect(&mut self, host: HostId, side_effect: SideEffect) {
-        let SideEffect::Resolve { id, host: name } = side_effect;
+        let (id, name) = match side_effect {
+            SideEffect::Resolve { id, host } => (id, host),
+            SideEffect::OpenSockets { id, first, count, ipv6 } => {
+                let sockets = self.hosts[host.0].open_pool(first, count, ipv6);
+                return self.answer_after(host, Duration::ZERO, SideEffectAnswer::SocketsOpened { id, sockets });
+            }
+            SideEffect::CloseSockets(names) => {
+                for name in names {
+                    self.hosts[host.0].sockets.remove(&name);
+                }
+                return;
+            }
+            // Nobody in the lab forwards ports.
+            SideEffect::MapPort(_) => return,
+        };
         let addresses = match self.names.get(&name) {
             Some(addresses) if !addresses.is_empty() => Ok(addresses.clone()),
             Some(_) => Err(format!("{name} has no addresses")),
             None => Err(format!("{name} is not known")),
         };
-        let answer = SideEffectAnswer::Resolved { id, addresses };
+        self.answer_after(host, self.resolve_time, SideEffectAnswer::Resolved { id, addresses });
+    }
+
+    fn answer_after(&mut self, host: HostId, delay: Duration, answer: SideEffectAnswer) {
         let incarnation = self.hosts[host.0].incarnation;
         let happening = Happening::Answer {
             host,
             incarnation,
             answer,
         };
-        self.agenda.add(self.time + self.resolve_time, happening);
+        self.agenda.add(self.time + delay, happening);
     }
 }
 

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::codes::{Code, PathKind, SendMode};
+use crate::codes::{Code, MappingProtocol, PathKind, SendMode};
+use crate::peer::api::nat::NatReport;
 use crate::peer::api::{Event, MeshEvent, NatOutcome, Reason, RequestId};
 use crate::transport::identity::{Guid, PublicKey};
 
@@ -87,6 +88,31 @@ pub enum OwnedEvent {
         to: PathKind,
         address: SocketAddr,
     },
+    NatDetected {
+        request: RequestId,
+        report: NatReport,
+        reason: Option<Reason>,
+    },
+    PortMapped {
+        request: RequestId,
+        external: SocketAddr,
+        protocol: MappingProtocol,
+        double_nat: bool,
+        text: String,
+    },
+    PortMappingFailed {
+        request: RequestId,
+        reason: Reason,
+    },
+    PortMappingProgress {
+        request: RequestId,
+        text: String,
+    },
+    Report {
+        request: RequestId,
+        json: String,
+        text: String,
+    },
     Mesh(MeshEvent),
     Notice {
         text: String,
@@ -101,6 +127,7 @@ impl OwnedEvent {
             | Self::ServerLost { reason }
             | Self::NatFailed { reason, .. }
             | Self::ConnectionFailed { reason, .. }
+            | Self::PortMappingFailed { reason, .. }
             | Self::Disconnected { reason, .. }
             | Self::Mesh(MeshEvent::JoinFailed { reason, .. } | MeshEvent::MemberLeft { reason, .. }) => {
                 Some(reason.code)
@@ -119,6 +146,10 @@ impl OwnedEvent {
             | Self::NatFailed { request, .. }
             | Self::Connected { request, .. }
             | Self::ConnectionFailed { request, .. }
+            | Self::NatDetected { request, .. }
+            | Self::PortMapped { request, .. }
+            | Self::PortMappingFailed { request, .. }
+            | Self::Report { request, .. }
             | Self::Mesh(MeshEvent::JoinCapable { request, .. } | MeshEvent::JoinFailed { request, .. }) => {
                 (request != 0).then_some(request)
             }
@@ -225,6 +256,31 @@ impl From<Event<'_>> for OwnedEvent {
                 to,
                 address,
             },
+            Event::NatDetected {
+                request,
+                report,
+                reason,
+            } => Self::NatDetected {
+                request,
+                report,
+                reason,
+            },
+            Event::PortMapped {
+                request,
+                external,
+                protocol,
+                double_nat,
+                text,
+            } => Self::PortMapped {
+                request,
+                external,
+                protocol,
+                double_nat,
+                text,
+            },
+            Event::PortMappingFailed { request, reason } => Self::PortMappingFailed { request, reason },
+            Event::PortMappingProgress { request, text } => Self::PortMappingProgress { request, text },
+            Event::Report { request, json, text } => Self::Report { request, json, text },
             Event::Mesh(event) => Self::Mesh(event),
             Event::Notice { text } => Self::Notice { text },
         }

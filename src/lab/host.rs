@@ -282,9 +282,24 @@ impl Host {
         } else {
             Ipv6Addr::UNSPECIFIED.into()
         };
+        Some(self.open_ephemeral(socket, address))
+    }
+
+    fn open_ephemeral(&mut self, socket: SocketName, address: IpAddr) -> SocketAddr {
         let bound = SocketAddr::new(address, self.next_ephemeral);
         self.next_ephemeral = self.next_ephemeral.checked_add(1).unwrap_or(FIRST_EPHEMERAL_PORT);
         self.sockets.insert(socket, bound);
-        Some(bound)
+        bound
+    }
+
+    /// Opens a run of sockets for birthday punching and measurements.
+    pub(super) fn open_pool(&mut self, first: u16, count: u16, ipv6: bool) -> Vec<(SocketName, SocketAddr)> {
+        let address: IpAddr = if ipv6 {
+            Ipv6Addr::UNSPECIFIED.into()
+        } else {
+            Ipv4Addr::UNSPECIFIED.into()
+        };
+        let names = (0..count).map(|number| SocketName::Birthday(first.wrapping_add(number)));
+        names.map(|name| (name, self.open_ephemeral(name, address))).collect()
     }
 }

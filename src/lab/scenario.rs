@@ -495,6 +495,7 @@ pub fn node_config(identity: Identity) -> NodeConfig {
         join_time_limit: Duration::from_secs(30),
         manual_address: None,
         sockets: Vec::new(),
+        max_sockets: 320,
         local_addresses: Vec::new(),
     }
 }

@@ -4,12 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::codes::{Code, PathKind, SendMode};
+use crate::codes::{Code, MappingProtocol, PathKind, SendMode};
 use crate::engine::SocketName;
 use crate::transport::LinkStats;
 use crate::transport::identity::{Guid, Identity, PublicKey};
 use crate::wire::control::{Consent, RelayPolicy};
 use crate::wire::mesh::MemberState;
+
+pub mod nat;
+use nat::{DetectOptions, MappingAnswer, MappingOrder, NatReport};
 
 /// Names a call of the game that ends in one terminal event. 0: nobody asked.
 pub type RequestId = u32;
@@ -47,6 +50,9 @@ pub struct NodeConfig {
     pub sockets: Vec<(SocketName, SocketAddr)>,
     /// Addresses of the machine's interfaces (no loopback, no link-local); LAN candidates are these with the socket's port.
     pub local_addresses: Vec<IpAddr>,
+    /// Most further sockets that may be open at once, for birthday punching and for finding out how a router gives ports: a part of
+    /// what the system lets a process open. 0: none.
+    pub max_sockets: u16,
 }
 
 /// What a game asks for.
@@ -97,6 +103,27 @@ pub enum Command {
     Cancel {
         /// Which.
         request: RequestId,
+    },
+    /// Find out what this node sits behind: `NAT_TYPE`.
+    DetectNat {
+        /// Request.
+        request: RequestId,
+        /// How.
+        options: DetectOptions,
+    },
+    /// Have a router forward the node's port: `PORT_MAPPED` · `PORT_MAPPING_FAILED`; on the way `PORT_MAPPING_PROGRESS`.
+    MapPort {
+        /// Request.
+        request: RequestId,
+        /// For the first router that answers.
+        timeout: Duration,
+    },
+    /// Find out everything about the way to others: `REPORT`.
+    Report {
+        /// Request.
+        request: RequestId,
+        /// Ask the routers for a port, too (it is given back unless the game asked for one).
+        map_port: bool,
     },
     /// A call that belongs to the mesh.
     Mesh(MeshCommand),
@@ -277,6 +304,51 @@ pub enum Event<'a> {
         /// Where it is, or was sought.
         address: SocketAddr,
     },
+    /// `NAT_TYPE`
+    NatDetected {
+        /// The request that it ends; 0: nobody asked.
+        request: RequestId,
+        /// What is known now.
+        report: NatReport,
+        /// Why less is known than usual; `None`: all questions were answered.
+        reason: Option<Reason>,
+    },
+    /// `PORT_MAPPED`
+    PortMapped {
+        /// The request that it ends; 0: nobody asked (the mapping was made anew at another address).
+        request: RequestId,
+        /// The address at the router.
+        external: SocketAddr,
+        /// How it was asked for.
+        protocol: MappingProtocol,
+        /// Another router stands before that one.
+        double_nat: bool,
+        /// In words.
+        text: String,
+    },
+    /// `PORT_MAPPING_FAILED`
+    PortMappingFailed {
+        /// The request that it ends; 0: nobody asked (a mapping was lost for good).
+        request: RequestId,
+        /// Why.
+        reason: Reason,
+    },
+    /// `PORT_MAPPING_PROGRESS`
+    PortMappingProgress {
+        /// The request that it belongs to; it goes on.
+        request: RequestId,
+        /// In words.
+        text: String,
+    },
+    /// `REPORT`
+    Report {
+        /// The request that it ends.
+        request: RequestId,
+        /// For programs.
+        json: String,
+        /// For people.
+        text: String,
+    },
     /// Something of the mesh.
     Mesh(MeshEvent),
     /// `NOTICE`
@@ -380,6 +452,22 @@ pub enum SideEffect {
         /// The name (literals never come here).
         host: String,
     },
+    /// Open UDP sockets on ports of the system's choice, named `Birthday(first)` to `Birthday(first + count - 1)`. Answered at once, with
+    /// those that could be opened.
+    OpenSockets {
+        /// Echoed in the answer.
+        id: u32,
+        /// The number of the first.
+        first: u16,
+        /// How many.
+        count: u16,
+        /// IPv6 instead of IPv4.
+        ipv6: bool,
+    },
+    /// Close sockets that [`SideEffect::OpenSockets`] opened.
+    CloseSockets(Vec<SocketName>),
+    /// Ask routers to forward a port, renew that, or take it back.
+    MapPort(MappingOrder),
 }
 
 /// The outside's answer to a [`SideEffect`], or news from it.
@@ -394,6 +482,15 @@ pub enum SideEffectAnswer {
     },
     /// The machine's interfaces changed.
     LocalAddresses(Vec<IpAddr>),
+    /// Sockets that were opened.
+    SocketsOpened {
+        /// From [`SideEffect::OpenSockets`].
+        id: u32,
+        /// Each with the address it is bound to (port never 0). May be fewer than asked for, or none.
+        sockets: Vec<(SocketName, SocketAddr)>,
+    },
+    /// What a router said.
+    Mapping(MappingAnswer),
 }
 
 /// What accessor calls (stats, participants, host …) show: a snapshot.
@@ -409,6 +506,8 @@ pub struct View {
     pub observed: Option<SocketAddr>,
     /// Datagrams dropped, by reason, for `stats`.
     pub dropped_datagrams: u64,
+    /// What is known of this node's NAT and mapped ports.
+    pub nat: NatReport,
 }
 
 /// A connected peer.

@@ -27,7 +27,7 @@ use crate::engine::SocketName;
 use crate::transport::SyntheticAddress;
 use crate::transport::identity::{Guid, PublicKey};
 use crate::wire::control::{Consent, RelayPolicy, ToServer};
-use crate::wire::introduction::Introduction;
+use crate::wire::introduction::{BirthdayPermit, Introduction, NatFacts, PortForecast};
 use crate::wire::probe::{Probe, ProbeKey};
 
 /// The server's answer comes within a round trip; it gives the target 10 s at most before it calls it unresponsive.
@@ -320,6 +320,20 @@ impl Node {
         };
         self.end_run(now, peer, reason, false);
     }
+
+    /// More became known of the two NATs.
+    pub(super) fn introduction_updated(
+        &mut self,
+        _now: Instant,
+        _introduction: u64,
+        _facts: NatFacts,
+        _own_facts: NatFacts,
+        _permit: BirthdayPermit,
+    ) {
+    }
+
+    /// The other side says where its router puts the mapping towards this node.
+    pub(super) fn forecast_received(&mut self, _now: Instant, _introduction: u64, _forecast: PortForecast) {}
 
     /// Without its server: whoever has no introduction yet will not get one.
     pub(super) fn end_asks(&mut self, now: Instant) {

@@ -8,6 +8,10 @@
 //! | `paths` | which real path carries a synthetic address's packets |
 //! | `dials`, `connections` | wishes to connect; links to players: greeting, limits, ends |
 //! | `requests` | exactly one terminal event for each request |
+//! | [`nat`] | what this node sits behind |
+//! | `port_mapping` | ports that routers forward |
+//! | `sockets` | the pool of further sockets |
+//! | `report` | all of it in one report |
 //! | [`mesh`] | the session |
 //!
 //! This file tells datagrams apart, dispatches commands, and decides in which order things come out. Order of events: everything
@@ -16,14 +20,18 @@
 
 pub mod api;
 pub mod mesh;
+pub mod nat;
 
 mod attempts;
 mod connections;
 mod dials;
 mod paths;
+mod port_mapping;
 mod punch;
 mod rendezvous;
+mod report;
 mod requests;
+mod sockets;
 #[cfg(all(test, feature = "lab"))]
 mod tests;
 
@@ -52,9 +60,11 @@ use attempts::Attempts;
 use connections::{Link, Peer, Stage};
 use dials::Dials;
 use mesh::{Mesh, MeshConfig, MeshOutput};
+use nat::Nat;
 use paths::{Owner, Path, Paths, kind_of};
 use rendezvous::Rendezvous;
 use requests::{Pending, Requests};
+use sockets::SocketPool;
 
 /// Figures in the view are refreshed at most this often: three frames.
 const VIEW_INTERVAL: Duration = Duration::from_millis(50);
@@ -104,6 +114,8 @@ pub struct Node {
     rendezvous: Rendezvous,
     attempts: Attempts,
     requests: Requests,
+    nat: Nat,
+    pool: SocketPool,
 
     server_links: BTreeMap<LinkId, SyntheticAddress>,
     links: BTreeMap<LinkId, Link>,
@@ -181,6 +193,8 @@ impl Node {
             rendezvous: Rendezvous::new(),
             attempts: Attempts::new(now),
             requests: Requests::default(),
+            nat: Nat::default(),
+            pool: SocketPool::new(config.max_sockets),
             server_links: BTreeMap::new(),
             links: BTreeMap::new(),
             peers: FxHashMap::default(),
@@ -217,6 +231,9 @@ impl Node {
             Command::ConnectPeer { request, peer, address } => self.connect_peer(now, request, peer, address),
             Command::Disconnect { peer, user_code, text } => self.disconnect(now, peer, user_code, text),
             Command::Cancel { request } => self.cancel(now, request),
+            Command::DetectNat { request, options } => self.detect_nat(now, request, options),
+            Command::MapPort { request, timeout } => self.map_port(now, request, timeout),
+            Command::Report { request, map_port } => self.report(now, request, map_port),
             Command::Mesh(command) => self.mesh_changed().command(now, command),
         }
         self.settle(now);
@@ -227,6 +244,7 @@ impl Node {
             Some(Pending::Server) => self.cancel_server(now, request),
             Some(Pending::OpenNat(peer)) => self.cancel_open_nat(now, request, peer),
             Some(Pending::Connect) => self.cancel_connect(now, request),
+            Some(Pending::DetectNat | Pending::MapPort | Pending::Report) => {}
             None => {
                 self.mesh_changed().cancel(request);
             }
@@ -354,6 +372,8 @@ impl Node {
 
     /// The next thing that only the outside can do; answered by [`side_effect_answer`](Self::side_effect_answer).
     pub fn poll_side_effect(&mut self) -> Option<SideEffect> {
+        let effects = self.pool.take_effects();
+        self.side_effects.extend(effects);
         self.side_effects.pop_front()
     }
 
@@ -368,6 +388,11 @@ impl Node {
                     self.update_server();
                 }
             }
+            SideEffectAnswer::SocketsOpened { id, sockets } => {
+                self.timers_changed = true;
+                self.pool.answered(id, sockets);
+            }
+            SideEffectAnswer::Mapping(answer) => self.mapping_answer(now, answer),
         }
         self.settle(now);
     }
@@ -398,6 +423,7 @@ impl Node {
             mesh: self.mesh.view(),
             server_connected: self.server_is_up(),
             observed: self.rendezvous.observed,
+            nat: self.nat.report.clone(),
             dropped_datagrams: own.unknown
                 + own.strangers
                 + own.probes

@@ -31,7 +31,7 @@ use crate::transport::identity::PublicKey;
 use crate::transport::{CloseInfo, CloseReason, LinkId, LinkKind, SyntheticAddress};
 use crate::wire::PROTOCOL_VERSION;
 use crate::wire::control::{ACCESS_EXPORTER_LABEL, FromServer, Hello, ToServer};
-use crate::wire::introduction::{Candidate, CandidateKind, NatFacts};
+use crate::wire::introduction::{Candidate, CandidateKind};
 use crate::wire::{DecodeError, MAX_CANDIDATES};
 
 /// Handshake and greeting with one address: two round trips, with room for four losses in a row.
@@ -369,7 +369,8 @@ impl Node {
             session_tag: self.session_tag,
             relay_policy: self.relay_policy,
             candidates: self.candidates(),
-            facts: NatFacts::default(),
+            facts: self.nat.report.facts,
+            proofs: self.nat.proofs(),
         });
         self.write_to_server(link, &hello);
     }
@@ -441,6 +442,13 @@ impl Node {
                 let code = Code::from_number(code).unwrap_or(Code::TargetLost);
                 self.introduction_ended(now, introduction, code);
             }
+            FromServer::IntroductionUpdate {
+                introduction,
+                facts,
+                own_facts,
+                permit,
+            } => self.introduction_updated(now, introduction, facts, own_facts, permit),
+            FromServer::Forecast { introduction, forecast } => self.forecast_received(now, introduction, forecast),
         }
     }
 
@@ -559,7 +567,8 @@ impl Node {
             consent: self.accept_from,
             session_tag: self.session_tag,
             candidates: self.candidates(),
-            facts: NatFacts::default(),
+            facts: self.nat.report.facts,
+            proofs: self.nat.proofs(),
         };
         self.send_to_server(&update);
     }

@@ -15,6 +15,12 @@ pub enum Pending {
     OpenNat(Guid),
     /// A connection; which one is the dials' business.
     Connect,
+    /// What the node sits behind.
+    DetectNat,
+    /// A port at a router.
+    MapPort,
+    /// The report.
+    Report,
 }
 
 /// The table. As large as what the game asked for and has not got yet.

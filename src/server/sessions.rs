@@ -285,6 +285,7 @@ impl Server {
                 session_tag,
                 candidates,
                 facts,
+                ..
             }) => {
                 if let Some(node) = self.registry.node_mut(link) {
                     node.profile = Profile {
@@ -307,6 +308,7 @@ impl Server {
             }
             Ok(ToServer::PunchEnded { introduction, path }) => self.introductions.ended(link, introduction, path != 0),
             Ok(ToServer::CancelOpenNat { request }) => self.introductions.cancel(link, request),
+            Ok(ToServer::Forecast { .. }) => {}
             Ok(ToServer::Hello(_)) => self.close(now, link, (Code::ProtocolViolation, "a second Hello")),
             // A later version's; what it needs an answer to it would not send to this one.
             Err(DecodeError::UnknownType(_)) => {}
@@ -496,6 +498,7 @@ fn introduction(id: u64, secret: [u8; 32], request: u32, peer: &Node, receiver: 
         permit: BirthdayPermit::default(),
         relays: Vec::new(),
         first_flight: Bytes::new(),
+        own_facts: receiver.profile.facts,
     }
 }
 

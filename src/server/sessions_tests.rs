@@ -78,6 +78,7 @@ fn hello() -> Hello {
         relay_policy: RelayPolicy::Fallback,
         candidates: Vec::new(),
         facts: NatFacts::default(),
+        proofs: Vec::new(),
     }
 }
 
@@ -564,6 +565,7 @@ fn consent_can_be_changed() {
         session_tag: [0; 16],
         candidates: Vec::new(),
         facts: NatFacts::default(),
+        proofs: Vec::new(),
     };
     world.say(target, nobody);
     world.ask(asker, 1, target);

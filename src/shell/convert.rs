@@ -3,12 +3,19 @@
 use std::net::SocketAddr;
 
 use super::record::EventRecord;
-use crate::codes::{Code, EventType};
+use crate::codes::{Code, EventType, NatType};
 use crate::peer::api::{Event, MeshEvent, NatOutcome, Reason};
+use crate::peer::nat;
 use crate::transport::identity::Guid;
 
 /// `flags` of NAT events: this node asked.
 pub const FLAG_REQUESTED: u32 = 1;
+/// `flags` of NAT_TYPE: the facts leave no other name.
+pub const FLAG_CERTAIN: u32 = 1;
+/// `flags` of NAT_TYPE: players behind most routers reach this node.
+pub const FLAG_FRIENDLY: u32 = 2;
+/// `flags` of PORT_MAPPED: another router stands before that one.
+pub const FLAG_DOUBLE_NAT: u32 = 1;
 /// `flags` of SERVER_CONNECTED: the key was verified.
 pub const FLAG_VERIFIED: u32 = 1;
 
@@ -187,6 +194,66 @@ pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[
                 ..record(EventType::PathChanged)
             };
             put(record, &[], "");
+        }
+        Event::NatDetected {
+            request,
+            report,
+            reason,
+        } => {
+            let name = report.name.unwrap_or(NatType::Unknown);
+            let certain = if report.certain { FLAG_CERTAIN } else { 0 };
+            let friendly = if nat::is_friendly(report) { FLAG_FRIENDLY } else { 0 };
+            let record = EventRecord {
+                request: *request,
+                count: name.number().into(),
+                flags: certain | friendly,
+                code: reason.as_ref().map_or(0, number),
+                address: report
+                    .public_v4
+                    .or(report.public_v6)
+                    .map(Into::into)
+                    .unwrap_or_default(),
+                ..record(EventType::NatType)
+            };
+            put(record, &[], reason.as_ref().map_or("", |reason| &reason.text));
+        }
+        Event::PortMapped {
+            request,
+            external,
+            protocol,
+            double_nat,
+            text,
+        } => {
+            let record = EventRecord {
+                request: *request,
+                address: (*external).into(),
+                count: protocol.number().into(),
+                flags: if *double_nat { FLAG_DOUBLE_NAT } else { 0 },
+                ..record(EventType::PortMapped)
+            };
+            put(record, &[], text);
+        }
+        Event::PortMappingFailed { request, reason } => {
+            let record = EventRecord {
+                request: *request,
+                code: number(reason),
+                ..record(EventType::PortMappingFailed)
+            };
+            put(record, &[], &reason.text);
+        }
+        Event::PortMappingProgress { request, text } => {
+            let record = EventRecord {
+                request: *request,
+                ..record(EventType::PortMappingProgress)
+            };
+            put(record, &[], text);
+        }
+        Event::Report { request, json, text } => {
+            let record = EventRecord {
+                request: *request,
+                ..record(EventType::Report)
+            };
+            put(record, json.as_bytes(), text);
         }
         Event::Mesh(event) => mesh(event, record, put),
         Event::Notice { text } => put(record(EventType::Notice), &[], text),

@@ -144,7 +144,7 @@ impl Driver {
         let sent = self.take_outbox(node, now);
         let received = self.drain_events(node, now);
         let linger = sent > 0 && self.sends_closely(now, sent) && !received;
-        self.side_effects(node);
+        self.side_effects(node, now);
         let more_out = self.transmit(now);
         if self.view_changed {
             self.refresh_view(node, now);
@@ -268,10 +268,16 @@ impl Driver {
         messages
     }
 
-    fn side_effects(&mut self, node: &Node) {
+    fn side_effects(&mut self, node: &Node, now: Instant) {
         while let Some(effect) = self.engine.poll_side_effect() {
             match effect {
                 SideEffect::Resolve { id, host } => runtime::resolve(node.weak(), id, host),
+                SideEffect::OpenSockets { id, .. } => {
+                    let sockets = Vec::new();
+                    self.engine
+                        .side_effect_answer(now, SideEffectAnswer::SocketsOpened { id, sockets });
+                }
+                SideEffect::CloseSockets(_) | SideEffect::MapPort(_) => {}
             }
         }
     }
@@ -412,6 +418,10 @@ fn request_of(event: &Event<'_>) -> RequestId {
         | Event::NatFailed { request, .. }
         | Event::Connected { request, .. }
         | Event::ConnectionFailed { request, .. }
+        | Event::NatDetected { request, .. }
+        | Event::PortMapped { request, .. }
+        | Event::PortMappingFailed { request, .. }
+        | Event::Report { request, .. }
         | Event::Mesh(MeshEvent::JoinCapable { request, .. } | MeshEvent::JoinFailed { request, .. }) => *request,
         _ => 0,
     }

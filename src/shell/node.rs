@@ -139,6 +139,7 @@ impl Node {
                     .map(|socket| (socket.name(), socket.local_address()))
                     .collect(),
                 local_addresses: local_addresses.clone(),
+                max_sockets: 0,
             },
         );
         let events = EventWriter::new();

@@ -4,12 +4,13 @@
 //!
 //! | node → server | | fields |
 //! |---|---|---|
-//! | 1 | Hello | u16 protocol, text app (1–64 bytes), 32 bytes access proof, u64 incarnation, u8 consent, 16 bytes session tag, u8 relay policy, candidates, facts |
-//! | 2 | Update | u8 consent, 16 bytes session tag, candidates, facts |
+//! | 1 | Hello | u16 protocol, text app (1–64 bytes), 32 bytes access proof, u64 incarnation, u8 consent, 16 bytes session tag, u8 relay policy, candidates, facts, proofs |
+//! | 2 | Update | u8 consent, 16 bytes session tag, candidates, facts, proofs |
 //! | 3 | OpenNat | u32 request, guid target, byte string first flight (≤ 1400) |
 //! | 4 | IntroductionReceived | u64 introduction, boolean accepted |
 //! | 5 | PunchEnded | u64 introduction, u8 path |
 //! | 6 | CancelOpenNat | u32 request |
+//! | 7 | Forecast | u64 introduction, forecast |
 //!
 //! | server → node | | fields |
 //! |---|---|---|
@@ -17,9 +18,11 @@
 //! | 2 | Introduction | record: [`super::introduction`] |
 //! | 3 | OpenNatFailed | u32 request, guid target, i32 code, text |
 //! | 4 | IntroductionEnded | u64 introduction, i32 code |
+//! | 5 | IntroductionUpdate | u64 introduction, facts (the other side's), facts (the receiver's), permit |
+//! | 6 | Forecast | u64 introduction, forecast |
 //!
-//! Consent: 0 app, 1 session, 2 nobody. Relay policy: 0 fallback, 1 never, 2 only. Candidates and facts as in
-//! [`super::introduction`]. Type and protocol of Hello stay where they are in every version ([`super::peek_protocol`]).
+//! Consent: 0 app, 1 session, 2 nobody. Relay policy: 0 fallback, 1 never, 2 only. Candidates, facts, permit and forecast as in
+//! [`super::introduction`]. Proofs: list (≤ 4) of records: address, 16 bytes cookie. Type and protocol of Hello stay where they are in every version ([`super::peek_protocol`]).
 //!
 //! [`Reader`]: super::Reader
 
@@ -28,7 +31,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::codec::{enum_codec, message_codec, struct_codec};
-use super::introduction::{Candidate, Introduction, NatFacts};
+use super::introduction::{BirthdayPermit, Candidate, Introduction, NatFacts, PortForecast};
 use super::{DecodeError, MAX_APP_ID, Reader, Writer};
 use crate::transport::identity::Guid;
 
@@ -80,7 +83,22 @@ pub struct Hello {
     pub candidates: Vec<Candidate>,
     /// What the node knows of its NAT.
     pub facts: NatFacts,
+    /// Addresses at which the server saw the node beside that of the session. At most [`MAX_PROOFS`].
+    pub proofs: Vec<AddressProof>,
 }
+
+/// An address at which the server's STUN saw a node, with the cookie that its answer held: whoever has the cookie received at that
+/// address. So a node that speaks with the server over IPv4 proves its IPv6 address, and the other way round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressProof {
+    /// The address.
+    pub address: SocketAddr,
+    /// [`crate::wire::stun`]'s cookie.
+    pub cookie: [u8; 16],
+}
+
+/// Most proven addresses of a node: one of the other IP version, and room for a second interface of each.
+pub const MAX_PROOFS: usize = 4;
 
 /// Label of the TLS exporter whose bytes the access proof covers.
 pub const ACCESS_EXPORTER_LABEL: &[u8] = b"lanline access key 1";
@@ -100,6 +118,8 @@ pub enum ToServer {
         candidates: Vec<Candidate>,
         /// What the node knows of its NAT.
         facts: NatFacts,
+        /// Addresses at which the server saw the node beside that of the session. At most [`MAX_PROOFS`].
+        proofs: Vec<AddressProof>,
     },
     /// Introduce me to `target`.
     OpenNat {
@@ -128,6 +148,13 @@ pub enum ToServer {
     CancelOpenNat {
         /// The request of [`ToServer::OpenNat`].
         request: u32,
+    },
+    /// Where this node's router puts the mapping towards the other side of a running attempt.
+    Forecast {
+        /// Which attempt.
+        introduction: u64,
+        /// Where.
+        forecast: PortForecast,
     },
 }
 
@@ -165,6 +192,24 @@ pub enum FromServer {
         /// Why.
         code: i32,
     },
+    /// More became known of the NATs of a running attempt.
+    IntroductionUpdate {
+        /// Which attempt.
+        introduction: u64,
+        /// What the server knows of the other side's NAT.
+        facts: NatFacts,
+        /// What it knows of the receiver's.
+        own_facts: NatFacts,
+        /// Permission for birthday probing.
+        permit: BirthdayPermit,
+    },
+    /// The other side's [`ToServer::Forecast`].
+    Forecast {
+        /// Which attempt.
+        introduction: u64,
+        /// Where.
+        forecast: PortForecast,
+    },
 }
 
 /// Most further STUN addresses of a server: a second port and a second address of both families, and room for growth.
@@ -183,15 +228,22 @@ struct_codec!(Hello {
     relay_policy: relay_policy,
     candidates: candidates,
     facts: facts,
+    proofs: proofs,
+});
+
+struct_codec!(AddressProof {
+    address: address,
+    cookie: array,
 });
 
 message_codec!(ToServer {
     1 Hello(hello);
-    2 Update { consent: consent, session_tag: array, candidates: candidates, facts: facts };
+    2 Update { consent: consent, session_tag: array, candidates: candidates, facts: facts, proofs: proofs };
     3 OpenNat { request: u32, target: guid, first_flight: first_flight };
     4 IntroductionReceived { introduction: u64, accepted: boolean };
     5 PunchEnded { introduction: u64, path: u8 };
     6 CancelOpenNat { request: u32 };
+    7 Forecast { introduction: u64, forecast: forecast };
 });
 
 message_codec!(FromServer {
@@ -199,6 +251,8 @@ message_codec!(FromServer {
     2 Introduction(introduction);
     3 OpenNatFailed { request: u32, target: guid, code: i32, text: text };
     4 IntroductionEnded { introduction: u64, code: i32 };
+    5 IntroductionUpdate { introduction: u64, facts: facts, own_facts: facts, permit: permit };
+    6 Forecast { introduction: u64, forecast: forecast };
 });
 
 impl Writer<'_> {
@@ -213,6 +267,12 @@ impl Writer<'_> {
 
     fn hello(&mut self, hello: &Hello) {
         hello.write_fields(self);
+    }
+
+    fn proofs(&mut self, proofs: &[AddressProof]) {
+        self.list(proofs, MAX_PROOFS, |writer, proof| {
+            writer.record(|writer| proof.write_fields(writer))
+        });
     }
 
     fn stun_addresses(&mut self, addresses: &[SocketAddr]) {
@@ -234,6 +294,10 @@ impl Reader<'_> {
 
     fn hello(&mut self) -> Result<Hello, DecodeError> {
         Hello::read_fields(self)
+    }
+
+    fn proofs(&mut self) -> Result<Vec<AddressProof>, DecodeError> {
+        self.list(MAX_PROOFS, "proofs", |reader| reader.record(AddressProof::read_fields))
     }
 
     fn stun_addresses(&mut self) -> Result<Vec<SocketAddr>, DecodeError> {

@@ -13,6 +13,7 @@
 //! | permit | record: u16 ports that may be probed, u16 sockets |
 //! | relays | list (≤ 4) of records: address, 32 bytes key, byte string ticket (≤ 128), u32 validity in ms |
 //! | byte string (≤ 1400) | first flight |
+//! | facts | the receiver's own, as the server knows them |
 //!
 //! | facts | |
 //! |---|---|
@@ -20,6 +21,13 @@
 //! | u8 values | the same bits; 0 where not known. Bits 6 and 7 are 0 |
 //! | i16 | port step; 0 if not known |
 //! | u16, u16 | first and last port of the block, first ≤ last; 0 if not known |
+//!
+//! | forecast | |
+//! |---|---|
+//! | u8 | round |
+//! | address | before |
+//! | u16 | after |
+//! | i16 | step, not 0 |
 //!
 //! Addresses are not judged here: whoever is about to send to one checks that it may (never multicast, link-local, port 0 …).
 
@@ -129,6 +137,21 @@ pub struct Introduction {
     pub relays: Vec<RelayOffer>,
     /// The asker's first QUIC flight; empty if it sent none.
     pub first_flight: Bytes,
+    /// What the server knows of the receiver's NAT. Both sides choose how to punch by the same two sets of facts.
+    pub own_facts: NatFacts,
+}
+
+/// Where a symmetric router that gives ports in sequence will put, or has just put, the mapping towards the other side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortForecast {
+    /// The sender's try within the attempt that this belongs to.
+    pub round: u8,
+    /// The outside address of a mapping made just before the one that is sought.
+    pub before: SocketAddr,
+    /// The outside port of one made just after it; equal to `before`'s port: it is not made yet.
+    pub after: u16,
+    /// The distance between one mapping and the next; never 0.
+    pub step: i16,
 }
 
 impl Introduction {
@@ -160,6 +183,14 @@ struct_codec!(Introduction {
     permit: permit,
     relays: relays,
     first_flight: first_flight,
+    own_facts: facts,
+});
+
+struct_codec!(PortForecast {
+    round: u8,
+    before: address,
+    after: u16,
+    step: i16,
 });
 
 struct_codec!(Candidate {
@@ -249,6 +280,10 @@ impl Writer<'_> {
         self.record(|writer| facts.write_fields(writer));
     }
 
+    pub(super) fn forecast(&mut self, forecast: &PortForecast) {
+        self.record(|writer| forecast.write_fields(writer));
+    }
+
     pub(super) fn first_flight(&mut self, first_flight: &Bytes) {
         self.byte_string(first_flight, MAX_FIRST_FLIGHT);
     }
@@ -257,7 +292,7 @@ impl Writer<'_> {
         self.candidate_kind_number(kind);
     }
 
-    fn permit(&mut self, permit: &BirthdayPermit) {
+    pub(super) fn permit(&mut self, permit: &BirthdayPermit) {
         self.record(|writer| permit.write_fields(writer));
     }
 
@@ -283,6 +318,13 @@ impl Reader<'_> {
         self.record(NatFacts::read_fields)
     }
 
+    pub(super) fn forecast(&mut self) -> Result<PortForecast, DecodeError> {
+        match self.record(PortForecast::read_fields)? {
+            forecast if forecast.step == 0 => Err(DecodeError::Invalid("port step")),
+            forecast => Ok(forecast),
+        }
+    }
+
     pub(super) fn first_flight(&mut self) -> Result<Bytes, DecodeError> {
         self.owned_bytes(MAX_FIRST_FLIGHT, "first flight")
     }
@@ -296,7 +338,7 @@ impl Reader<'_> {
         })
     }
 
-    fn permit(&mut self) -> Result<BirthdayPermit, DecodeError> {
+    pub(super) fn permit(&mut self) -> Result<BirthdayPermit, DecodeError> {
         self.record(BirthdayPermit::read_fields)
     }
 

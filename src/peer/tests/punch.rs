@@ -40,6 +40,7 @@ fn introduction(candidates: &[(CandidateKind, &str)]) -> Introduction {
         permit: BirthdayPermit::default(),
         relays: Vec::new(),
         first_flight: Bytes::new(),
+        own_facts: NatFacts::default(),
     }
 }
 

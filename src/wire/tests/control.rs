@@ -1,6 +1,8 @@
-use super::introduction::{SAMPLE_BYTES, any_introduction, largest, sample};
+use super::introduction::{SAMPLE_BYTES, any_forecast, any_introduction, largest, sample};
 use super::*;
-use crate::wire::control::{Consent, FromServer, Hello, MAX_STUN_ADDRESSES, RelayPolicy, ToServer};
+use crate::wire::control::{
+    AddressProof, Consent, FromServer, Hello, MAX_PROOFS, MAX_STUN_ADDRESSES, RelayPolicy, ToServer,
+};
 use crate::wire::{MAX_APP_ID, MAX_CANDIDATES, MAX_CONTROL_MESSAGE, MAX_TEXT, PROTOCOL_VERSION, peek_protocol};
 
 fn hello() -> Hello {
@@ -21,7 +23,15 @@ fn hello() -> Hello {
             filters_by_address: Some(false),
             ..NatFacts::default()
         },
+        proofs: vec![AddressProof {
+            address: address("[2001:db8::9]:7777"),
+            cookie: [0x33; 16],
+        }],
     }
+}
+
+fn any_proof() -> impl Strategy<Value = AddressProof> {
+    (any_address(), any::<[u8; 16]>()).prop_map(|(address, cookie)| AddressProof { address, cookie })
 }
 
 #[test]
@@ -31,7 +41,8 @@ fn golden_bytes_to_the_server() {
         ToServer::Hello(hello()),
         "01 | 0001 | 0005 6368657373 | 1111111111111111111111111111111111111111111111111111111111111111
         | 0807060504030201 | 01 | 22222222222222222222222222222222 | 02 | 0001 0008 04 04 1e61 c0000209
-        | 0008 14 10 0000 0000 0000",
+        | 0008 14 10 0000 0000 0000
+        | 0001 | 0023 06 1e61 20010db8000000000000000000000009 33333333333333333333333333333333",
     );
     golden(
         ToServer::Update {
@@ -42,8 +53,9 @@ fn golden_bytes_to_the_server() {
                 filters_by_port: Some(true),
                 ..NatFacts::default()
             },
+            proofs: Vec::new(),
         },
-        "02 | 02 | 00000000000000000000000000000000 | 0000 | 0008 08 08 0000 0000 0000",
+        "02 | 02 | 00000000000000000000000000000000 | 0000 | 0008 08 08 0000 0000 0000 | 0000",
     );
     golden(
         ToServer::OpenNat {
@@ -52,6 +64,18 @@ fn golden_bytes_to_the_server() {
             first_flight: Bytes::from_static(b"abc"),
         },
         "03 | 00000007 | 0123456789abcdef | 000003 616263",
+    );
+    golden(
+        ToServer::Forecast {
+            introduction: 0xff,
+            forecast: PortForecast {
+                round: 1,
+                before: address("192.0.2.1:5000"),
+                after: 5002,
+                step: -2,
+            },
+        },
+        "07 | 00000000000000ff | 000c 01 04 1388 c0000201 138a fffe",
     );
     golden(
         ToServer::IntroductionReceived {
@@ -83,6 +107,33 @@ fn golden_bytes_from_the_server() {
         },
         "01 | 04 1388 c0000201 | 0005 302e312e30
         | 0002 04 eeb8 c0000202 06 eeb8 20010db8000000000000000000000002 | 00007530",
+    );
+    golden(
+        FromServer::IntroductionUpdate {
+            introduction: 0xff,
+            facts: NatFacts {
+                port_step: Some(2),
+                ..NatFacts::default()
+            },
+            own_facts: NatFacts::default(),
+            permit: BirthdayPermit {
+                probe_ports: 2048,
+                sockets: 64,
+            },
+        },
+        "05 | 00000000000000ff | 0008 40 00 0002 0000 0000 | 0008 00 00 0000 0000 0000 | 0004 0800 0040",
+    );
+    golden(
+        FromServer::Forecast {
+            introduction: 0xff,
+            forecast: PortForecast {
+                round: 0,
+                before: address("192.0.2.1:5000"),
+                after: 5000,
+                step: 1,
+            },
+        },
+        "06 | 00000000000000ff | 000c 00 04 1388 c0000201 1388 0001",
     );
     golden(
         FromServer::Introduction(sample()),
@@ -181,13 +232,14 @@ fn texts_over_the_bound_are_cut_so_that_the_other_side_can_read_them() {
 }
 
 /// What Hello and Update have in common: consent, session tag, candidates, facts.
-fn any_standing() -> impl Strategy<Value = (Consent, [u8; 16], Vec<Candidate>, NatFacts)> {
+fn any_standing() -> impl Strategy<Value = (Consent, [u8; 16], Vec<Candidate>, NatFacts, Vec<AddressProof>)> {
     let consent = prop_oneof![Just(Consent::App), Just(Consent::Session), Just(Consent::Nobody)];
     (
         consent,
         any::<[u8; 16]>(),
         any_list(any_candidate(), MAX_CANDIDATES),
         any_facts(),
+        any_list(any_proof(), MAX_PROOFS),
     )
 }
 
@@ -208,7 +260,7 @@ fn any_to_server() -> impl Strategy<Value = ToServer> {
     );
     prop_oneof![
         hello.prop_map(|(protocol, app, access_proof, incarnation, relay_policy, standing)| {
-            let (consent, session_tag, candidates, facts) = standing;
+            let (consent, session_tag, candidates, facts, proofs) = standing;
             ToServer::Hello(Hello {
                 protocol,
                 app,
@@ -219,13 +271,15 @@ fn any_to_server() -> impl Strategy<Value = ToServer> {
                 relay_policy,
                 candidates,
                 facts,
+                proofs,
             })
         }),
-        any_standing().prop_map(|(consent, session_tag, candidates, facts)| ToServer::Update {
+        any_standing().prop_map(|(consent, session_tag, candidates, facts, proofs)| ToServer::Update {
             consent,
             session_tag,
             candidates,
-            facts
+            facts,
+            proofs
         }),
         (any::<u32>(), any_guid(), any_bytes(50)).prop_map(|(request, target, first_flight)| ToServer::OpenNat {
             request,
@@ -236,6 +290,8 @@ fn any_to_server() -> impl Strategy<Value = ToServer> {
             .prop_map(|(introduction, accepted)| ToServer::IntroductionReceived { introduction, accepted }),
         any::<(u64, u8)>().prop_map(|(introduction, path)| ToServer::PunchEnded { introduction, path }),
         any::<u32>().prop_map(|request| ToServer::CancelOpenNat { request }),
+        (any::<u64>(), any_forecast())
+            .prop_map(|(introduction, forecast)| ToServer::Forecast { introduction, forecast }),
     ]
 }
 
@@ -263,6 +319,16 @@ fn any_from_server() -> impl Strategy<Value = FromServer> {
             }
         }),
         any::<(u64, i32)>().prop_map(|(introduction, code)| FromServer::IntroductionEnded { introduction, code }),
+        (any::<u64>(), any_facts(), any_facts(), any_permit()).prop_map(|(introduction, facts, own_facts, permit)| {
+            FromServer::IntroductionUpdate {
+                introduction,
+                facts,
+                own_facts,
+                permit,
+            }
+        }),
+        (any::<u64>(), any_forecast())
+            .prop_map(|(introduction, forecast)| FromServer::Forecast { introduction, forecast }),
     ]
 }
 

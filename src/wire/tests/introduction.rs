@@ -40,6 +40,10 @@ pub fn sample() -> Introduction {
             valid_ms: 60_000,
         }],
         first_flight: Bytes::from_static(&[0x66; 2]),
+        own_facts: NatFacts {
+            filters_by_port: Some(true),
+            ..NatFacts::default()
+        },
     }
 }
 
@@ -52,7 +56,7 @@ pub const SAMPLE_BYTES: &str = "0102030405060708 | 00000009
     | 0008 e3 21 fffe 0400 07ff
     | 0004 0800 0040
     | 0001 | 0031 04 eeb7 cb007105 4444444444444444444444444444444444444444444444444444444444444444 000003 555555 0000ea60
-    | 000002 6666";
+    | 000002 6666 | 0008 08 08 0000 0000 0000";
 
 /// As large as an introduction gets.
 pub fn largest() -> Introduction {
@@ -88,7 +92,7 @@ pub fn any_introduction() -> impl Strategy<Value = Introduction> {
         (any::<u64>(), any::<u32>(), any_key(), any::<[u8; 32]>(), any::<u32>()),
         any_list(any_candidate(), MAX_CANDIDATES),
         proptest::option::of(any_address()),
-        (any_facts(), any_permit()),
+        (any_facts(), any_facts(), any_permit()),
         any_list(relay, MAX_RELAYS),
         any_bytes(40),
     )
@@ -97,7 +101,7 @@ pub fn any_introduction() -> impl Strategy<Value = Introduction> {
                 (id, request, peer, secret, valid_ms),
                 candidates,
                 own_observed,
-                (facts, permit),
+                (facts, own_facts, permit),
                 relays,
                 first_flight,
             )| {
@@ -113,6 +117,7 @@ pub fn any_introduction() -> impl Strategy<Value = Introduction> {
                     permit,
                     relays,
                     first_flight,
+                    own_facts,
                 }
             },
         )
@@ -153,6 +158,21 @@ fn more_than_the_bound_is_refused() {
         Reader::new(&too_long).first_flight(),
         Err(DecodeError::TooLong("first flight"))
     );
+}
+
+pub fn any_forecast() -> impl Strategy<Value = PortForecast> {
+    (any::<u8>(), any_address(), any::<u16>(), any::<i16>()).prop_map(|(round, before, after, step)| PortForecast {
+        round,
+        before,
+        after,
+        step: if step == 0 { 1 } else { step },
+    })
+}
+
+#[test]
+fn a_forecast_without_a_step_is_refused() {
+    let bytes = hex("000c | 01 | 04 1388 c0000201 | 1389 | 0000");
+    assert_eq!(Reader::new(&bytes).forecast(), Err(DecodeError::Invalid("port step")));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::DecodeError;
-use super::introduction::{BirthdayPermit, Candidate, CandidateKind, NatFacts};
+use super::introduction::{BirthdayPermit, Candidate, CandidateKind, NatFacts, PortForecast};
 use crate::transport::identity::{Guid, PublicKey};
 
 /// Bytes from hexadecimal digits; white space and `|` are for the reader.
