@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,15 +21,19 @@ use rand::Rng;
 use super::Node;
 use super::api::{Event, NatOutcome, Reason, RequestId};
 use super::paths::{Owner, Path};
-use super::punch::{HOLD_TIME, Outgoing, Punch, Verdict, Verified};
+use super::punch::budget::{Bucket, ProbeCounters};
+use super::punch::series::hold_interval;
+use super::punch::{HOLD_TIME, Packet, Punch, Purpose, Surroundings, Verdict, Verified};
 use super::requests::Pending;
+use super::sockets::LeaseId;
 use crate::codes::{Code, PathKind};
-use crate::engine::SocketName;
+use crate::engine::{SocketName, Transmit};
 use crate::transport::SyntheticAddress;
 use crate::transport::identity::{Guid, PublicKey};
 use crate::wire::control::{Consent, RelayPolicy, ToServer};
 use crate::wire::introduction::{BirthdayPermit, Introduction, NatFacts, PortForecast};
 use crate::wire::probe::{Probe, ProbeKey};
+use crate::wire::stun::{Request, Response};
 
 /// The server's answer comes within a round trip; it gives the target 10 s at most before it calls it unresponsive.
 const ASK_TIME: Duration = Duration::from_secs(12);
@@ -38,10 +43,6 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 const MAX_ATTEMPTS: usize = 128;
 /// Attempts in all, those included whose path is open and held.
 const MAX_HELD: usize = 2 * MAX_ATTEMPTS;
-/// Unsolicited probes a second, for the node as a whole: with [`PROBE_BURST`] no second ever sees more than 500.
-const PROBE_RATE: f64 = 350.0;
-/// Probes that may leave at once: the first volley to four peers with a full list of candidates each.
-const PROBE_BURST: f64 = 150.0;
 /// Probes and answers that wait for the socket; more than that and the newest are dropped.
 const MAX_QUEUED: usize = 512;
 
@@ -62,29 +63,23 @@ struct Run {
     server_request: u32,
     sender: bool,
     ended: bool,
+    leases: Vec<Lease>,
 }
 
-/// A probe that waits for the socket, with what authenticates it.
+/// Sockets of the pool that an attempt has asked for.
 #[derive(Debug)]
-pub(super) struct QueuedProbe {
-    pub outgoing: Outgoing,
-    pub key: ProbeKey,
+struct Lease {
+    id: LeaseId,
+    purpose: Purpose,
+    /// The attempt knows that they are open.
+    given: bool,
 }
 
-/// Holds the node's probing to its rate.
+/// A packet that waits for the socket, with what authenticates a probe.
 #[derive(Debug)]
-struct Bucket {
-    tokens: f64,
-    filled_at: Instant,
-}
-
-impl Bucket {
-    fn has_token(&mut self, now: Instant) -> bool {
-        let elapsed = (now - self.filled_at).as_secs_f64();
-        self.tokens = (self.tokens + elapsed * PROBE_RATE).min(PROBE_BURST);
-        self.filled_at = now;
-        self.tokens >= 1.0
-    }
+pub(super) struct QueuedPacket {
+    packet: Packet,
+    key: ProbeKey,
 }
 
 /// All attempts of a node.
@@ -96,7 +91,10 @@ pub(super) struct Attempts {
     next_request: u32,
     bucket: Bucket,
     starved: bool,
-    pub queue: VecDeque<QueuedProbe>,
+    /// Whose technique's turn it was last.
+    served: Option<Guid>,
+    pub counters: ProbeCounters,
+    pub queue: VecDeque<QueuedPacket>,
     pub dropped: u64,
 }
 
@@ -107,11 +105,10 @@ impl Attempts {
             runs: BTreeMap::new(),
             by_introduction: BTreeMap::new(),
             next_request: 1,
-            bucket: Bucket {
-                tokens: PROBE_BURST,
-                filled_at: now,
-            },
+            bucket: Bucket::new(now),
             starved: false,
+            served: None,
+            counters: ProbeCounters::default(),
             queue: VecDeque::new(),
             dropped: 0,
         }
@@ -128,9 +125,23 @@ impl Attempts {
         runs.find_map(|run| Some((&run.punch, run.punch.heard_at(socket, source)?)))
     }
 
-    fn enqueue(&mut self, outgoing: Outgoing, key: ProbeKey) {
+    /// The most that was sent of each kind, by attempts that run and those that are over.
+    pub fn probe_counters(&self) -> ProbeCounters {
+        let mut counters = self.counters;
+        self.runs
+            .values()
+            .for_each(|run| counters.raise_to(run.punch.counters()));
+        counters
+    }
+
+    fn run_of(&mut self, introduction: u64) -> Option<&mut Run> {
+        let peer = self.by_introduction.get(&introduction)?;
+        self.runs.get_mut(peer).filter(|run| !run.ended)
+    }
+
+    fn enqueue(&mut self, packet: Packet, key: ProbeKey) {
         if self.queue.len() < MAX_QUEUED {
-            self.queue.push_back(QueuedProbe { outgoing, key });
+            self.queue.push_back(QueuedPacket { packet, key });
         } else {
             self.dropped += 1;
         }
@@ -150,11 +161,7 @@ impl Attempts {
             .map(|ask| ask.retry_at.map_or(ask.deadline, |at| at.min(ask.deadline)));
         let runs = self.runs.values().filter_map(|run| run.punch.poll_timeout(now));
         // Out of tokens: whatever is due waits for the next one.
-        let floor = if self.starved {
-            now + Duration::from_secs_f64(1.0 / PROBE_RATE)
-        } else {
-            now
-        };
+        let floor = if self.starved { now + Bucket::wait() } else { now };
         asks.chain(runs).min().map(|at| at.max(floor))
     }
 }
@@ -249,16 +256,25 @@ impl Node {
             return;
         }
         let (v4, v6) = (self.has_socket(SocketName::Udp4), self.has_socket(SocketName::Udp6));
-        let punch = Punch::new(now, &introduction, ask.is_some(), |address| socket_for(address, v4, v6));
+        let around = Surroundings {
+            stun: self.stun_server(),
+            hold_interval: hold_interval(self.nat.report.lifetime.map(|(least, _)| least)),
+        };
+        let punch = Punch::new(now, &introduction, ask.is_some(), around, |address| {
+            socket_for(address, v4, v6)
+        });
         let mut run = Run {
             punch,
             request: ask.as_ref().map_or(0, |ask| ask.request),
             server_request: introduction.request,
             sender: ask.is_some(),
             ended: false,
+            leases: Vec::new(),
         };
         if let Some(previous) = self.attempts.runs.remove(&peer) {
             self.attempts.by_introduction.remove(&previous.punch.introduction());
+            self.attempts.counters.raise_to(previous.punch.counters());
+            previous.leases.iter().for_each(|lease| self.pool.release(lease.id));
             // The same attempt goes on under a newer introduction.
             if !previous.ended && run.request == 0 {
                 (run.request, run.sender) = (previous.request, previous.sender);
@@ -324,16 +340,60 @@ impl Node {
     /// More became known of the two NATs.
     pub(super) fn introduction_updated(
         &mut self,
-        _now: Instant,
-        _introduction: u64,
-        _facts: NatFacts,
-        _own_facts: NatFacts,
-        _permit: BirthdayPermit,
+        now: Instant,
+        introduction: u64,
+        facts: NatFacts,
+        own_facts: NatFacts,
+        permit: BirthdayPermit,
     ) {
+        if let Some(run) = self.attempts.run_of(introduction) {
+            run.punch.choose(now, facts, own_facts, permit);
+            self.drive_attempts(now);
+        }
     }
 
     /// The other side says where its router puts the mapping towards this node.
-    pub(super) fn forecast_received(&mut self, _now: Instant, _introduction: u64, _forecast: PortForecast) {}
+    pub(super) fn forecast_received(&mut self, now: Instant, introduction: u64, forecast: PortForecast) {
+        if let Some(run) = self.attempts.run_of(introduction) {
+            run.punch.forecast_received(now, forecast);
+            self.drive_attempts(now);
+        }
+    }
+
+    /// The outside has opened sockets of the pool.
+    pub(super) fn attempts_sockets_opened(&mut self, now: Instant) {
+        let waits = |run: &Run| run.leases.iter().any(|lease| !lease.given);
+        if self.attempts.runs.values().any(waits) {
+            self.drive_attempts(now);
+        }
+    }
+
+    /// Where samples are taken: the server's main address, if the session is over IPv4.
+    fn stun_server(&self) -> Option<SocketAddr> {
+        let route = self.server_links.get(&self.rendezvous.link()?)?;
+        let address = self.paths.best(*route)?.address;
+        address.is_ipv4().then_some(address)
+    }
+
+    /// A STUN answer; false: to no request of an attempt.
+    pub(super) fn sample_answered(&mut self, now: Instant, source: SocketAddr, contents: &[u8]) -> bool {
+        let runs = self.attempts.runs.values_mut();
+        let mut runs = runs.filter(|run| run.punch.stun_server() == Some(source)).peekable();
+        if runs.peek().is_none() {
+            return false;
+        }
+        let Ok(Response::Success {
+            transaction, mapped, ..
+        }) = Response::decode(contents)
+        else {
+            return false;
+        };
+        let taken = runs.any(|run| run.punch.sampled(now, &transaction, mapped));
+        if taken {
+            self.drive_attempts(now);
+        }
+        taken
+    }
 
     /// Without its server: whoever has no introduction yet will not get one.
     pub(super) fn end_asks(&mut self, now: Instant) {
@@ -419,6 +479,21 @@ impl Node {
     fn forget_run(&mut self, peer: Guid) {
         if let Some(run) = self.attempts.runs.remove(&peer) {
             self.attempts.by_introduction.remove(&run.punch.introduction());
+            self.attempts.counters.raise_to(run.punch.counters());
+            run.leases.iter().for_each(|lease| self.pool.release(lease.id));
+            self.close_unused_sockets();
+        }
+    }
+
+    /// Closes sockets of the pool that became paths and are none any more.
+    pub(super) fn close_unused_sockets(&mut self) {
+        let adopted: Vec<SocketName> = self.pool.adopted().collect();
+        for socket in adopted {
+            let mut runs = self.attempts.runs.values();
+            let heard = runs.any(|run| run.punch.heard_sockets().any(|heard| heard == socket));
+            if !heard && !self.paths.uses_socket(socket) {
+                self.pool.close(socket);
+            }
         }
     }
 
@@ -438,7 +513,7 @@ impl Node {
         let answer = run.punch.handle(now, socket, source, &probe, contents.len());
         let key = run.punch.key().clone();
         if let Some(answer) = answer {
-            self.attempts.enqueue(answer, key);
+            self.attempts.enqueue(Packet::Probe(answer), key);
         }
         self.drive_attempts(now);
     }
@@ -448,29 +523,81 @@ impl Node {
         self.timers_changed = true;
         self.send_due_probes(now);
         let peers: Vec<Guid> = self.attempts.runs.keys().copied().collect();
+        for peer in &peers {
+            self.supply_sockets(now, *peer);
+        }
+        self.send_due_probes(now);
         for peer in peers {
             self.drive_run(now, peer);
         }
     }
 
+    /// Probes to known addresses first; of what is left, each attempt's techniques take their turn.
     fn send_due_probes(&mut self, now: Instant) {
         let attempts = &mut self.attempts;
         attempts.starved = false;
         for run in attempts.runs.values_mut() {
-            while run.punch.poll_timeout(now).is_some_and(|at| at <= now) {
-                // Looked at before the probe is made: a probe that is not sent must not count as sent.
-                if !attempts.bucket.has_token(now) {
-                    attempts.starved = true;
-                    return;
-                }
-                let Some(outgoing) = run.punch.next_probe(now, || self.random.next_u64()) else {
-                    break;
-                };
-                attempts.bucket.tokens -= 1.0;
-                let key = run.punch.key().clone();
-                if attempts.queue.len() < MAX_QUEUED {
-                    attempts.queue.push_back(QueuedProbe { outgoing, key });
-                }
+            let next = |punch: &mut Punch| {
+                let probe = punch.next_urgent(now, || self.random.next_u64());
+                probe.map(Packet::Probe)
+            };
+            if !send_due(
+                now,
+                run,
+                &mut attempts.bucket,
+                &mut attempts.counters,
+                &mut attempts.queue,
+                next,
+            ) {
+                attempts.starved = true;
+                return;
+            }
+        }
+        let after = attempts.served.map_or(Bound::Unbounded, Bound::Excluded);
+        let until = attempts.served.map_or(Bound::Excluded(Guid(0)), Bound::Included);
+        let later = attempts.runs.range((after, Bound::Unbounded)).map(|(peer, _)| *peer);
+        let earlier = attempts.runs.range((Bound::Unbounded, until)).map(|(peer, _)| *peer);
+        let turns: Vec<Guid> = later.chain(earlier).collect();
+        for peer in turns {
+            let Some(run) = attempts.runs.get_mut(&peer) else {
+                continue;
+            };
+            let next = |punch: &mut Punch| punch.next_packet(now, || self.random.next_u64());
+            if !send_due(
+                now,
+                run,
+                &mut attempts.bucket,
+                &mut attempts.counters,
+                &mut attempts.queue,
+                next,
+            ) {
+                attempts.starved = true;
+                return;
+            }
+            attempts.served = Some(peer);
+        }
+    }
+
+    /// Gets and hands out the sockets that an attempt wants.
+    fn supply_sockets(&mut self, now: Instant, peer: Guid) {
+        let Some(run) = self.attempts.runs.get_mut(&peer) else {
+            return;
+        };
+        while let Some((purpose, count)) = run.punch.next_wish() {
+            match self.pool.lease(count, false) {
+                Some(id) => run.leases.push(Lease {
+                    id,
+                    purpose,
+                    given: false,
+                }),
+                None => run.punch.sockets_opened(now, purpose, Vec::new()),
+            }
+        }
+        for lease in run.leases.iter_mut().filter(|lease| !lease.given) {
+            if let Some(sockets) = self.pool.opened(lease.id) {
+                lease.given = true;
+                let names = sockets.iter().map(|(name, _)| *name).collect();
+                run.punch.sockets_opened(now, lease.purpose, names);
             }
         }
     }
@@ -480,7 +607,14 @@ impl Node {
             return;
         };
         match run.punch.verdict(now) {
-            Verdict::Running => {}
+            Verdict::Running => {
+                let introduction = run.punch.introduction();
+                if let Some(forecast) = run.punch.next_forecast(now) {
+                    let message = ToServer::Forecast { introduction, forecast };
+                    self.send_to_server(&message);
+                    self.hurry_server(now);
+                }
+            }
             Verdict::Opened(path) => {
                 self.adopt_paths(now, peer);
                 self.run_opened(now, peer, path);
@@ -515,6 +649,10 @@ impl Node {
         };
         let key = run.punch.peer();
         let verified: Vec<Verified> = run.punch.verified().collect();
+        // The other side may have chosen another of several that hit at once: whatever it was heard on stays open.
+        for socket in run.punch.heard_sockets() {
+            self.pool.adopt(socket);
+        }
         for found in verified {
             let path = Path {
                 socket: found.socket,
@@ -559,6 +697,7 @@ impl Node {
             return;
         };
         run.ended = true;
+        run.leases.drain(..).for_each(|lease| self.pool.release(lease.id));
         let (request, sender, introduction) = (run.request, run.sender, run.punch.introduction());
         self.send_to_server(&ToServer::PunchEnded {
             introduction,
@@ -656,6 +795,60 @@ impl Node {
             }
         }
         self.drive_attempts(now);
+    }
+}
+
+/// Queues what is due of one attempt; false: the node has had its share.
+fn send_due(
+    now: Instant,
+    run: &mut Run,
+    bucket: &mut Bucket,
+    counters: &mut ProbeCounters,
+    queue: &mut VecDeque<QueuedPacket>,
+    mut next: impl FnMut(&mut Punch) -> Option<Packet>,
+) -> bool {
+    while run.punch.poll_timeout(now).is_some_and(|at| at <= now) {
+        // Looked at before the packet is made: one that is not sent must not count as sent.
+        if !bucket.has_token(now) {
+            return false;
+        }
+        let Some(packet) = next(&mut run.punch) else {
+            break;
+        };
+        bucket.spend(now, counters);
+        if queue.len() < MAX_QUEUED {
+            let key = run.punch.key().clone();
+            queue.push_back(QueuedPacket { packet, key });
+        }
+    }
+    true
+}
+
+impl QueuedPacket {
+    /// Writes the datagram; says where it goes.
+    pub fn write(&self, buffer: &mut Vec<u8>) -> Transmit {
+        let (socket, destination, time_to_live) = match &self.packet {
+            Packet::Probe(probe) => {
+                probe.probe.encode(&self.key, probe.padded_to, buffer);
+                (probe.socket, probe.address, probe.time_to_live)
+            }
+            Packet::Sample {
+                socket,
+                server,
+                transaction,
+            } => {
+                Request::new(*transaction).encode(buffer);
+                (*socket, *server, None)
+            }
+        };
+        Transmit {
+            socket,
+            destination,
+            ecn: None,
+            size: buffer.len(),
+            segment_size: None,
+            time_to_live,
+        }
     }
 }
 

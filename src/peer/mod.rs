@@ -62,6 +62,7 @@ use dials::Dials;
 use mesh::{Mesh, MeshConfig, MeshOutput};
 use nat::Nat;
 use paths::{Owner, Path, Paths, kind_of};
+pub use punch::budget::ProbeCounters;
 use rendezvous::Rendezvous;
 use requests::{Pending, Requests};
 use sockets::SocketPool;
@@ -391,10 +392,16 @@ impl Node {
             SideEffectAnswer::SocketsOpened { id, sockets } => {
                 self.timers_changed = true;
                 self.pool.answered(id, sockets);
+                self.attempts_sockets_opened(now);
             }
             SideEffectAnswer::Mapping(answer) => self.mapping_answer(now, answer),
         }
         self.settle(now);
+    }
+
+    /// The most that punching has sent, of each kind: what proves the budgets.
+    pub fn probe_counters(&self) -> ProbeCounters {
+        self.attempts.probe_counters()
     }
 
     /// Somebody looks: the next view has the figures of its moment, however short ago the last one was.
@@ -649,6 +656,7 @@ impl Engine for Node {
                         .handle_datagram_from(now, route, origin, datagram.ecn, datagram.contents);
                 }
             }
+            Kind::Stun if self.sample_answered(now, datagram.source, &datagram.contents) => {}
             // STUN answers only count for transactions of ours, and there are none: the server's Welcome tells what is needed.
             Kind::Stun | Kind::OwnFrame(_) | Kind::Gate | Kind::GateRaw | Kind::Unknown => self.dropped.unknown += 1,
         }
@@ -666,6 +674,7 @@ impl Engine for Node {
             self.connections_timeout(now);
             self.dropped_timeout(now);
             self.paths.sweep(now);
+            self.close_unused_sockets();
             if self.mesh.poll_timeout().is_some_and(|at| at <= now) {
                 self.mesh_changed().handle_timeout(now);
             }
@@ -676,16 +685,7 @@ impl Engine for Node {
     fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
         self.now = now;
         if let Some(queued) = self.attempts.queue.pop_front() {
-            let outgoing = queued.outgoing;
-            outgoing.probe.encode(&queued.key, outgoing.padded_to, buffer);
-            return Some(Transmit {
-                socket: outgoing.socket,
-                destination: outgoing.address,
-                ecn: None,
-                size: buffer.len(),
-                segment_size: None,
-                time_to_live: None,
-            });
+            return Some(queued.write(buffer));
         }
         loop {
             while let Some((address, ecn, segment_size)) = self.transport.poll_transmit(now, buffer) {

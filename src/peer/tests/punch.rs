@@ -9,7 +9,9 @@ use bytes::Bytes;
 use super::ms;
 use crate::codes::PathKind;
 use crate::engine::SocketName;
-use crate::peer::punch::{HOLD_TIME, LAN_GRACE, MAX_TARGETS, Outgoing, Punch, TIME_LIMIT, Verdict};
+use crate::peer::punch::budget::PLAIN_ADDRESSES;
+use crate::peer::punch::series::{HOLD_INTERVAL, TIME_LIMIT};
+use crate::peer::punch::{HOLD_TIME, LAN_GRACE, Outgoing, Packet, Punch, Surroundings, Verdict};
 use crate::transport::identity::PublicKey;
 use crate::wire::introduction::{BirthdayPermit, Candidate, CandidateKind, Introduction, NatFacts};
 use crate::wire::probe::{PADDED_PROBE, PLAIN_PROBE, Probe, ProbeKind};
@@ -44,6 +46,11 @@ fn introduction(candidates: &[(CandidateKind, &str)]) -> Introduction {
     }
 }
 
+const AROUND: Surroundings = Surroundings {
+    stun: None,
+    hold_interval: HOLD_INTERVAL,
+};
+
 /// An attempt with its time.
 struct Test {
     punch: Punch,
@@ -57,7 +64,7 @@ impl Test {
         let start = Instant::now();
         let only_v4 = |address: SocketAddr| address.is_ipv4().then_some(SocketName::Udp4);
         Self {
-            punch: Punch::new(start, &introduction(candidates), true, only_v4),
+            punch: Punch::new(start, &introduction(candidates), true, AROUND, only_v4),
             start,
             now: start,
             random: 0,
@@ -66,11 +73,14 @@ impl Test {
 
     fn due(&mut self) -> Vec<Outgoing> {
         let mut due = Vec::new();
-        while let Some(outgoing) = self.punch.next_probe(self.now, || {
+        while let Some(packet) = self.punch.next_packet(self.now, || {
             self.random += 1;
             self.random
         }) {
-            due.push(outgoing);
+            match packet {
+                Packet::Probe(outgoing) => due.push(outgoing),
+                Packet::Sample { .. } => panic!("there is no server"),
+            }
         }
         due
     }
@@ -167,7 +177,7 @@ fn a_stranger_that_replays_a_request_draws_no_more_than_that() {
         test.request(&format!("198.51.{}.{}:9", number / 250, number % 250 + 1), PADDED_PROBE);
     }
     let sent = test.run_to_the_end();
-    assert_eq!(sent.len(), MAX_TARGETS);
+    assert_eq!(sent.len(), PLAIN_ADDRESSES);
     assert!(sent.values().all(|count| *count <= 10));
 }
 
