@@ -111,6 +111,7 @@ impl Reflector {
             mapped: datagram.source,
             origin: address(from),
             other: other.and_then(address),
+            cookie: None,
         };
         (from.name, response)
     }
@@ -236,6 +237,7 @@ mod tests {
             mapped: CLIENT.parse().unwrap(),
             origin: Some("198.51.100.1:61111".parse().unwrap()),
             other: Some("198.51.100.1:61112".parse().unwrap()),
+            cookie: None,
         };
         assert_eq!(response, expected);
     }
