@@ -10,30 +10,29 @@
 //! Timers: [`ASK_TIME`] for the server's answer, [`RETRY_INTERVAL`] while the server says that an attempt is running which this side
 //! does not know (yet, or any more), and those of [`super::punch`].
 
+mod driving;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rand::Rng;
 
 use super::Node;
 use super::api::{Event, NatOutcome, Reason, RequestId};
-use super::paths::{Owner, Path};
+use super::paths::Path;
 use super::punch::budget::{Bucket, ProbeCounters};
 use super::punch::series::hold_interval;
-use super::punch::{HOLD_TIME, Packet, Punch, Purpose, Surroundings, Verdict, Verified};
+use super::punch::{Packet, Punch, Purpose, Surroundings};
 use super::requests::Pending;
 use super::sockets::LeaseId;
 use crate::codes::{Code, PathKind};
-use crate::engine::{SocketName, Transmit};
-use crate::transport::SyntheticAddress;
-use crate::transport::identity::{Guid, PublicKey};
+use crate::engine::SocketName;
+use crate::transport::identity::Guid;
 use crate::wire::control::{Consent, RelayPolicy, ToServer};
 use crate::wire::introduction::{BirthdayPermit, Introduction, NatFacts, PortForecast};
-use crate::wire::probe::{Probe, ProbeKey};
-use crate::wire::stun::{Request, Response};
+use crate::wire::probe::ProbeKey;
+use driving::QueuedPacket;
 
 /// The server's answer comes within a round trip; it gives the target 10 s at most before it calls it unresponsive.
 const ASK_TIME: Duration = Duration::from_secs(12);
@@ -73,13 +72,6 @@ struct Lease {
     purpose: Purpose,
     /// The attempt knows that they are open.
     given: bool,
-}
-
-/// A packet that waits for the socket, with what authenticates a probe.
-#[derive(Debug)]
-pub(super) struct QueuedPacket {
-    packet: Packet,
-    key: ProbeKey,
 }
 
 /// All attempts of a node.
@@ -360,41 +352,6 @@ impl Node {
         }
     }
 
-    /// The outside has opened sockets of the pool.
-    pub(super) fn attempts_sockets_opened(&mut self, now: Instant) {
-        let waits = |run: &Run| run.leases.iter().any(|lease| !lease.given);
-        if self.attempts.runs.values().any(waits) {
-            self.drive_attempts(now);
-        }
-    }
-
-    /// Where samples are taken: the server's main address, if the session is over IPv4.
-    fn stun_server(&self) -> Option<SocketAddr> {
-        let route = self.server_links.get(&self.rendezvous.link()?)?;
-        let address = self.paths.best(*route)?.address;
-        address.is_ipv4().then_some(address)
-    }
-
-    /// A STUN answer; false: to no request of an attempt.
-    pub(super) fn sample_answered(&mut self, now: Instant, source: SocketAddr, contents: &[u8]) -> bool {
-        let runs = self.attempts.runs.values_mut();
-        let mut runs = runs.filter(|run| run.punch.stun_server() == Some(source)).peekable();
-        if runs.peek().is_none() {
-            return false;
-        }
-        let Ok(Response::Success {
-            transaction, mapped, ..
-        }) = Response::decode(contents)
-        else {
-            return false;
-        };
-        let taken = runs.any(|run| run.punch.sampled(now, &transaction, mapped));
-        if taken {
-            self.drive_attempts(now);
-        }
-        taken
-    }
-
     /// Without its server: whoever has no introduction yet will not get one.
     pub(super) fn end_asks(&mut self, now: Instant) {
         for (_, ask) in std::mem::take(&mut self.attempts.asks) {
@@ -485,228 +442,6 @@ impl Node {
         }
     }
 
-    /// Closes sockets of the pool that became paths and are none any more.
-    pub(super) fn close_unused_sockets(&mut self) {
-        let adopted: Vec<SocketName> = self.pool.adopted().collect();
-        for socket in adopted {
-            let mut runs = self.attempts.runs.values();
-            let heard = runs.any(|run| run.punch.heard_sockets().any(|heard| heard == socket));
-            if !heard && !self.paths.uses_socket(socket) {
-                self.pool.close(socket);
-            }
-        }
-    }
-
-    /// A datagram that looks like a probe.
-    pub(super) fn handle_probe(&mut self, now: Instant, socket: SocketName, source: SocketAddr, contents: &[u8]) {
-        let run = Probe::peek_introduction(contents)
-            .and_then(|introduction| self.attempts.by_introduction.get(&introduction))
-            .and_then(|peer| self.attempts.runs.get_mut(peer));
-        let Some(run) = run else {
-            self.dropped.probes += 1;
-            return;
-        };
-        let Ok(probe) = Probe::decode(contents, run.punch.key()) else {
-            self.dropped.probes += 1;
-            return;
-        };
-        let answer = run.punch.handle(now, socket, source, &probe, contents.len());
-        let key = run.punch.key().clone();
-        if let Some(answer) = answer {
-            self.attempts.enqueue(Packet::Probe(answer), key);
-        }
-        self.drive_attempts(now);
-    }
-
-    /// Sends what is due, takes new paths into use, reports what is decided.
-    fn drive_attempts(&mut self, now: Instant) {
-        self.timers_changed = true;
-        self.send_due_probes(now);
-        let peers: Vec<Guid> = self.attempts.runs.keys().copied().collect();
-        for peer in &peers {
-            self.supply_sockets(now, *peer);
-        }
-        self.send_due_probes(now);
-        for peer in peers {
-            self.drive_run(now, peer);
-        }
-    }
-
-    /// Probes to known addresses first; of what is left, each attempt's techniques take their turn.
-    fn send_due_probes(&mut self, now: Instant) {
-        let attempts = &mut self.attempts;
-        attempts.starved = false;
-        for run in attempts.runs.values_mut() {
-            let next = |punch: &mut Punch| {
-                let probe = punch.next_urgent(now, || self.random.next_u64());
-                probe.map(Packet::Probe)
-            };
-            if !send_due(
-                now,
-                run,
-                &mut attempts.bucket,
-                &mut attempts.counters,
-                &mut attempts.queue,
-                next,
-            ) {
-                attempts.starved = true;
-                return;
-            }
-        }
-        let after = attempts.served.map_or(Bound::Unbounded, Bound::Excluded);
-        let until = attempts.served.map_or(Bound::Excluded(Guid(0)), Bound::Included);
-        let later = attempts.runs.range((after, Bound::Unbounded)).map(|(peer, _)| *peer);
-        let earlier = attempts.runs.range((Bound::Unbounded, until)).map(|(peer, _)| *peer);
-        let turns: Vec<Guid> = later.chain(earlier).collect();
-        for peer in turns {
-            let Some(run) = attempts.runs.get_mut(&peer) else {
-                continue;
-            };
-            let next = |punch: &mut Punch| punch.next_packet(now, || self.random.next_u64());
-            if !send_due(
-                now,
-                run,
-                &mut attempts.bucket,
-                &mut attempts.counters,
-                &mut attempts.queue,
-                next,
-            ) {
-                attempts.starved = true;
-                return;
-            }
-            attempts.served = Some(peer);
-        }
-    }
-
-    /// Gets and hands out the sockets that an attempt wants.
-    fn supply_sockets(&mut self, now: Instant, peer: Guid) {
-        let Some(run) = self.attempts.runs.get_mut(&peer) else {
-            return;
-        };
-        while let Some((purpose, count)) = run.punch.next_wish() {
-            match self.pool.lease(count, false) {
-                Some(id) => run.leases.push(Lease {
-                    id,
-                    purpose,
-                    given: false,
-                }),
-                None => run.punch.sockets_opened(now, purpose, Vec::new()),
-            }
-        }
-        for lease in run.leases.iter_mut().filter(|lease| !lease.given) {
-            if let Some(sockets) = self.pool.opened(lease.id) {
-                lease.given = true;
-                let names = sockets.iter().map(|(name, _)| *name).collect();
-                run.punch.sockets_opened(now, lease.purpose, names);
-            }
-        }
-    }
-
-    fn drive_run(&mut self, now: Instant, peer: Guid) {
-        let Some(run) = self.attempts.runs.get_mut(&peer) else {
-            return;
-        };
-        match run.punch.verdict(now) {
-            Verdict::Running => {
-                let introduction = run.punch.introduction();
-                if let Some(forecast) = run.punch.next_forecast(now) {
-                    let message = ToServer::Forecast { introduction, forecast };
-                    self.send_to_server(&message);
-                    self.hurry_server(now);
-                }
-            }
-            Verdict::Opened(path) => {
-                self.adopt_paths(now, peer);
-                self.run_opened(now, peer, path);
-            }
-            Verdict::Failed => {
-                let reason = Reason {
-                    code: Code::NoDirectPath,
-                    text: run.punch.failure_text(),
-                };
-                if run.ended {
-                    // An open path that nobody used went silent.
-                    self.paths.close(now, peer);
-                } else {
-                    self.end_run(now, peer, reason, true);
-                }
-            }
-        }
-        if self
-            .attempts
-            .runs
-            .get(&peer)
-            .is_some_and(|run| run.ended && run.punch.is_over(now))
-        {
-            self.forget_run(peer);
-        }
-    }
-
-    /// Puts what was verified behind the peer's route.
-    fn adopt_paths(&mut self, now: Instant, peer: Guid) {
-        let Some(run) = self.attempts.runs.get(&peer) else {
-            return;
-        };
-        let key = run.punch.peer();
-        let verified: Vec<Verified> = run.punch.verified().collect();
-        // The other side may have chosen another of several that hit at once: whatever it was heard on stays open.
-        for socket in run.punch.heard_sockets() {
-            self.pool.adopt(socket);
-        }
-        for found in verified {
-            let path = Path {
-                socket: found.socket,
-                address: found.address,
-                kind: found.kind,
-                round_trip: Some(found.round_trip),
-                verified: true,
-            };
-            let known = self.route_of(peer, key, &found);
-            let address = match known {
-                Some(address) => {
-                    self.add_path(now, peer, address, path);
-                    address
-                }
-                None => {
-                    let address = self.transport.new_address();
-                    self.paths.insert(now, address, Owner::Peer(key), path);
-                    address
-                }
-            };
-            self.paths.open(peer, address, now + HOLD_TIME);
-        }
-    }
-
-    /// The route that a verified path belongs behind: that of the link, or of a way opened before, or the one that stands for this very
-    /// address.
-    fn route_of(&mut self, peer: Guid, key: PublicKey, found: &Verified) -> Option<SyntheticAddress> {
-        let linked = self.link_address(peer);
-        if let Some(address) = linked.or_else(|| Some(self.paths.opened(peer)?.0)) {
-            return Some(address);
-        }
-        let route = self.paths.route_from(found.socket, found.address)?;
-        if self.paths.owner(route) == Some(Owner::Stranger) {
-            // It is the peer's own: it dialled, or was dialled, before its address was verified.
-            self.paths.prove(route, Owner::Peer(key));
-        }
-        (self.paths.owner(route) == Some(Owner::Peer(key))).then_some(route)
-    }
-
-    fn run_opened(&mut self, now: Instant, peer: Guid, path: Verified) {
-        let Some(run) = self.attempts.runs.get_mut(&peer).filter(|run| !run.ended) else {
-            return;
-        };
-        run.ended = true;
-        run.leases.drain(..).for_each(|lease| self.pool.release(lease.id));
-        let (request, sender, introduction) = (run.request, run.sender, run.punch.introduction());
-        self.send_to_server(&ToServer::PunchEnded {
-            introduction,
-            path: path.kind.number(),
-        });
-        self.raise_nat_success(request, peer, path.kind, path.address, sender);
-        self.way_opened(now, peer);
-    }
-
     /// Ends an attempt that has not been decided. `tell`: the server does not know yet.
     fn end_run(&mut self, now: Instant, peer: Guid, reason: Reason, tell: bool) {
         let Some(run) = self.attempts.runs.get(&peer) else {
@@ -795,60 +530,6 @@ impl Node {
             }
         }
         self.drive_attempts(now);
-    }
-}
-
-/// Queues what is due of one attempt; false: the node has had its share.
-fn send_due(
-    now: Instant,
-    run: &mut Run,
-    bucket: &mut Bucket,
-    counters: &mut ProbeCounters,
-    queue: &mut VecDeque<QueuedPacket>,
-    mut next: impl FnMut(&mut Punch) -> Option<Packet>,
-) -> bool {
-    while run.punch.poll_timeout(now).is_some_and(|at| at <= now) {
-        // Looked at before the packet is made: one that is not sent must not count as sent.
-        if !bucket.has_token(now) {
-            return false;
-        }
-        let Some(packet) = next(&mut run.punch) else {
-            break;
-        };
-        bucket.spend(now, counters);
-        if queue.len() < MAX_QUEUED {
-            let key = run.punch.key().clone();
-            queue.push_back(QueuedPacket { packet, key });
-        }
-    }
-    true
-}
-
-impl QueuedPacket {
-    /// Writes the datagram; says where it goes.
-    pub fn write(&self, buffer: &mut Vec<u8>) -> Transmit {
-        let (socket, destination, time_to_live) = match &self.packet {
-            Packet::Probe(probe) => {
-                probe.probe.encode(&self.key, probe.padded_to, buffer);
-                (probe.socket, probe.address, probe.time_to_live)
-            }
-            Packet::Sample {
-                socket,
-                server,
-                transaction,
-            } => {
-                Request::new(*transaction).encode(buffer);
-                (*socket, *server, None)
-            }
-        };
-        Transmit {
-            socket,
-            destination,
-            ecn: None,
-            size: buffer.len(),
-            segment_size: None,
-            time_to_live,
-        }
     }
 }
 

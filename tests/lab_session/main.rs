@@ -11,6 +11,7 @@ mod refusals;
 mod replay;
 mod server;
 mod session;
+mod techniques;
 
 use std::time::Duration;
 

@@ -9,6 +9,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | this | the attempt: targets, answers, verdict, holding what is open |
+//! | [`beside`] | what is done beside the volley |
 //! | [`techniques`] | which technique for which pair: the matrix |
 //! | [`series`] | timing |
 //! | [`budget`] | limits, counters |
@@ -20,6 +21,7 @@
 //! ([`series::TIME_LIMIT`]), those of the techniques, and, once a path is open and nobody uses it, a probe every so often
 //! ([`series::hold_interval`]) for [`HOLD_TIME`], because a router forgets a silent mapping.
 
+pub mod beside;
 pub mod birthday;
 pub mod budget;
 pub mod predict;
@@ -27,7 +29,7 @@ pub mod rounds;
 pub mod series;
 pub mod techniques;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -35,26 +37,20 @@ use super::paths::{kind_of, may_send_to};
 use crate::codes::PathKind;
 use crate::engine::SocketName;
 use crate::transport::identity::PublicKey;
-use crate::wire::introduction::{BirthdayPermit, CandidateKind, Introduction, NatFacts, PortForecast};
+use crate::wire::introduction::{CandidateKind, Introduction, NatFacts};
 use crate::wire::probe::{PADDED_PROBE, Probe, ProbeKey, ProbeKind};
 use crate::wire::stun::TransactionId;
-use birthday::{Opener, Prober};
-use budget::{OPENER_SOCKETS, PLAIN_ADDRESSES, PREDICTED_ADDRESSES, ProbeCounters, Unanswered};
-use rounds::{Rounds, Step};
+use beside::Beside;
+use budget::{PLAIN_ADDRESSES, ProbeCounters, Unanswered};
 use series::{
     ANSWER_BURST, ANSWER_REFILL, BESIDE_ROUNDS, BIRTHDAY_TIME_LIMIT, HEARD_FROM, HOLD_RETRY, HOLD_TRIES, SERIES,
     TIME_LIMIT,
 };
 pub use series::{HOLD_TIME, LAN_GRACE};
-use techniques::{Ports, describe, ports, techniques};
+use techniques::describe;
 
 /// Probes whose answers are still awaited; older ones are forgotten first.
 const MAX_OUTSTANDING: usize = 128;
-/// When a predicted address is probed again: for loss, and for a mapping that was made a little later than was thought.
-const SHOTS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(70), Duration::from_millis(280)];
-/// When the addresses around a window are probed: those inside had their chance.
-const AROUND_AFTER: Duration = Duration::from_millis(320);
-
 /// A probe that is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outgoing {
@@ -142,21 +138,6 @@ struct Target {
     answers_at: Instant,
 }
 
-/// A predicted address.
-#[derive(Debug)]
-struct Shot {
-    socket: SocketName,
-    address: SocketAddr,
-    sent: usize,
-    begins: Instant,
-}
-
-impl Shot {
-    fn next_at(&self) -> Option<Instant> {
-        SHOTS.get(self.sent).map(|after| self.begins + *after)
-    }
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Outstanding {
     transaction: u64,
@@ -178,28 +159,11 @@ pub struct Punch {
     facts: NatFacts,
     own_facts: NatFacts,
     named: usize,
-    /// The other side's IPv4 address as the server saw it, and with the number that its socket has.
-    observed: Option<SocketAddr>,
-    guessed: Option<SocketAddr>,
-    /// The socket for IPv4.
-    main: Option<SocketName>,
     targets: Vec<Target>,
     outstanding: VecDeque<Outstanding>,
     unanswered: Unanswered,
     counters: ProbeCounters,
-    rounds: Option<Rounds>,
-    /// Rounds have begun, or could not: they do not begin anew.
-    rounds_tried: bool,
-    /// First packets of the openers fall short.
-    low_first: bool,
-    opener: Option<Opener>,
-    prober: Option<Prober>,
-    birthday: bool,
-    wishes: VecDeque<(Purpose, u16)>,
-    shots: Vec<Shot>,
-    predicted: BTreeSet<SocketAddr>,
-    /// A probe to an address that is no target (predicted, birthday) has this and the port as its transaction.
-    scatter: Option<u64>,
+    beside: Beside,
     opened: Option<(Instant, usize)>,
     failed: bool,
     in_use: bool,
@@ -227,23 +191,11 @@ impl Punch {
             facts: introduction.facts,
             own_facts: introduction.own_facts,
             named: 0,
-            observed: None,
-            guessed: None,
-            main: None,
             targets: Vec::new(),
             outstanding: VecDeque::new(),
             unanswered: Unanswered::default(),
             counters: ProbeCounters::default(),
-            rounds: None,
-            rounds_tried: false,
-            low_first: false,
-            opener: None,
-            prober: None,
-            birthday: false,
-            wishes: VecDeque::new(),
-            shots: Vec::new(),
-            predicted: BTreeSet::new(),
-            scatter: None,
+            beside: Beside::default(),
             opened: None,
             failed: false,
             in_use: false,
@@ -281,155 +233,11 @@ impl Punch {
                 _ => kind_of(address),
             };
             if address.is_ipv4() {
-                self.main = Some(socket);
-                match candidate.kind {
-                    CandidateKind::Observed => self.observed = self.observed.or(Some(address)),
-                    CandidateKind::Local if kind == PathKind::Direct => self.guessed = Some(address),
-                    _ => {}
-                }
+                self.beside.name(socket, address, candidate.kind, kind);
             }
             self.add_target(now, socket, address, kind, false);
         }
         self.named = self.targets.len();
-    }
-
-    /// The address at which the other side's router shows it to this node, unless it gives every destination another port.
-    fn endpoint(&self) -> Option<SocketAddr> {
-        let same_ip = |guess: &SocketAddr| self.observed.is_none_or(|observed| observed.ip() == guess.ip());
-        let guess = self.guessed.filter(same_ip);
-        match ports(&self.facts) {
-            Ports::Preserving => guess.or(self.observed),
-            _ => self.observed.or(guess),
-        }
-    }
-
-    /// Takes what is known of the two routers, at the beginning or when more became known, and begins what they call for.
-    pub fn choose(&mut self, now: Instant, facts: NatFacts, own_facts: NatFacts, permit: BirthdayPermit) {
-        (self.facts, self.own_facts) = (facts, own_facts);
-        let Some(endpoint) = self.endpoint().filter(|_| self.opened.is_none()) else {
-            return;
-        };
-        let plan = techniques(&own_facts, &facts, permit);
-        if let Some((kind, step)) = plan.rounds
-            && !self.rounds_tried
-            && self.around.stun.is_some()
-        {
-            self.rounds_tried = true;
-            self.rounds = Some(Rounds::new(now, kind, step));
-            self.wishes.push_back((Purpose::Rounds, rounds::SOCKETS));
-        }
-        if self.birthday {
-            return;
-        }
-        if let Some((sockets, low_first)) = plan.open {
-            (self.birthday, self.low_first) = (true, low_first);
-            self.wishes.push_back((Purpose::Birthday, sockets.min(OPENER_SOCKETS)));
-        }
-        if let Some((count, block)) = plan.probe {
-            self.birthday = true;
-            self.prober = Some(Prober::new(now, endpoint.ip(), count, block));
-        }
-    }
-
-    /// Sockets that are wanted, each wish once. Answered by [`sockets_opened`](Self::sockets_opened).
-    pub fn next_wish(&mut self) -> Option<(Purpose, u16)> {
-        self.wishes.pop_front()
-    }
-
-    /// The sockets are there: as many as could be had, maybe none.
-    pub fn sockets_opened(&mut self, now: Instant, purpose: Purpose, sockets: Vec<SocketName>) {
-        match (purpose, self.endpoint()) {
-            _ if self.opened.is_some() => {}
-            (Purpose::Rounds, _) => match &mut self.rounds {
-                Some(rounds) if !sockets.is_empty() => rounds.sockets_opened(now, &sockets),
-                // Then the main socket's series is all there is.
-                _ => self.rounds = None,
-            },
-            (Purpose::Birthday, Some(endpoint)) => {
-                self.opener = Some(Opener::new(now, sockets, endpoint, self.low_first));
-            }
-            (Purpose::Birthday, None) => {}
-        }
-    }
-
-    /// Where samples are taken, while there are any.
-    pub fn stun_server(&self) -> Option<SocketAddr> {
-        self.around.stun.filter(|_| self.rounds.is_some())
-    }
-
-    /// An answer of the server's STUN; false: to no request of this attempt.
-    pub fn sampled(&mut self, now: Instant, transaction: &TransactionId, mapped: SocketAddr) -> bool {
-        let taken = self
-            .rounds
-            .as_mut()
-            .is_some_and(|rounds| rounds.sampled(transaction, mapped));
-        if taken {
-            self.burst(now);
-        }
-        taken
-    }
-
-    /// What the other side is to be told through the server.
-    pub fn next_forecast(&mut self, now: Instant) -> Option<PortForecast> {
-        if self.opened.is_some() || self.failed {
-            return None;
-        }
-        self.rounds.as_mut()?.next_forecast(now)
-    }
-
-    /// The other side says where its router puts, or has put, the mapping towards this node.
-    pub fn forecast_received(&mut self, now: Instant, forecast: PortForecast) {
-        let ip = forecast.before.ip();
-        let known = self.targets[..self.named]
-            .iter()
-            .any(|target| target.address.ip() == ip);
-        if !known || !may_send_to(forecast.before) || self.opened.is_some() || now >= self.secret_ends {
-            return;
-        }
-        if let (Ports::Sequential(_), Some(rounds)) = (ports(&self.own_facts), &mut self.rounds) {
-            rounds.heard(forecast);
-            return self.burst(now);
-        }
-        let Some(socket) = self.main else { return };
-        let address = |port| SocketAddr::new(ip, port);
-        self.add_shots(now, socket, predict::window(&forecast).into_iter().map(address));
-        self.add_shots(
-            now + AROUND_AFTER,
-            socket,
-            predict::around(&forecast).into_iter().map(address),
-        );
-    }
-
-    fn burst(&mut self, now: Instant) {
-        let Some((socket, forecast)) = self.rounds.as_mut().and_then(Rounds::next_burst) else {
-            return;
-        };
-        let ports = predict::burst(self.asked, forecast.before.port(), forecast.step);
-        let ip = forecast.before.ip();
-        self.add_shots(now, socket, ports.into_iter().map(|port| SocketAddr::new(ip, port)));
-    }
-
-    fn add_shots(&mut self, begins: Instant, socket: SocketName, addresses: impl Iterator<Item = SocketAddr>) {
-        for address in addresses {
-            if self
-                .shots
-                .iter()
-                .any(|shot| shot.address == address && shot.socket == socket)
-            {
-                continue;
-            }
-            if !self.predicted.contains(&address) && self.predicted.len() >= PREDICTED_ADDRESSES {
-                return;
-            }
-            self.predicted.insert(address);
-            self.counters.predicted = self.predicted.len() as u32;
-            self.shots.push(Shot {
-                socket,
-                address,
-                sent: 0,
-                begins,
-            });
-        }
     }
 
     fn add_target(
@@ -525,7 +333,7 @@ impl Punch {
         }
         let due = |target: &Target| target.next_at.is_some_and(|at| at <= now);
         while let Some(index) = self.targets.iter().position(due) {
-            let foreseen = self.rounds.is_some().then(|| self.endpoint()).flatten();
+            let foreseen = self.beside.in_rounds().then(|| self.endpoint()).flatten();
             let target = &mut self.targets[index];
             let beside = Some(target.address) == foreseen && target.next >= BESIDE_ROUNDS;
             let allowed = target.heard || (!beside && self.unanswered.spend(target.address, &mut self.counters));
@@ -541,78 +349,6 @@ impl Punch {
             return Some(self.request(now, index, padded, random()));
         }
         self.next_hold_probe(now, random)
-    }
-
-    /// The next packet of a technique.
-    fn next_technique(&mut self, now: Instant, mut random: impl FnMut() -> u64) -> Option<Packet> {
-        if self.failed || self.opened.is_some() {
-            return None;
-        }
-        if let Some(step) = self
-            .rounds
-            .as_mut()
-            .and_then(|rounds| rounds.next_step(now, &mut random))
-        {
-            return self.round_step(now, step, random());
-        }
-        let due = |shot: &Shot| shot.next_at().is_some_and(|at| at <= now);
-        if let Some(index) = self.shots.iter().position(due) {
-            let shot = &mut self.shots[index];
-            shot.sent += 1;
-            let (socket, address) = (shot.socket, shot.address);
-            return Some(Packet::Probe(self.scattered(socket, address, random)));
-        }
-        if let Some(opener) = &mut self.opener
-            && let Some((socket, address, time_to_live)) = opener.next_packet(now, &mut self.counters)
-        {
-            let probe = self.scattered(socket, address, random);
-            return Some(Packet::Probe(Outgoing { time_to_live, ..probe }));
-        }
-        let socket = self.main?;
-        let address = self
-            .prober
-            .as_mut()?
-            .next_address(now, &mut random, &mut self.counters)?;
-        Some(Packet::Probe(self.scattered(socket, address, random)))
-    }
-
-    fn round_step(&mut self, now: Instant, step: Step, random: u64) -> Option<Packet> {
-        match step {
-            Step::Sample(socket, transaction) => self.around.stun.map(|server| Packet::Sample {
-                socket,
-                server,
-                transaction,
-            }),
-            Step::Probe(socket) => {
-                let endpoint = self.endpoint()?;
-                let index = self.add_target(now, socket, endpoint, kind_of(endpoint), true)?;
-                if !self.targets[index].heard {
-                    // Its series begins when the other side is heard.
-                    self.targets[index].next_at = None;
-                    if !self.unanswered.spend(endpoint, &mut self.counters) {
-                        return None;
-                    }
-                }
-                Some(Packet::Probe(self.request(now, index, true, random)))
-            }
-        }
-    }
-
-    /// A small probe to an address that may be nobody's.
-    fn scattered(&mut self, socket: SocketName, address: SocketAddr, mut random: impl FnMut() -> u64) -> Outgoing {
-        let base = *self.scatter.get_or_insert_with(&mut random);
-        Outgoing {
-            socket,
-            address,
-            probe: Probe {
-                introduction: self.introduction,
-                from_asker: self.asked,
-                transaction: base.wrapping_add(address.port().into()),
-                kind: ProbeKind::Request,
-            },
-            padded_to: 0,
-            time_to_live: None,
-        }
     }
 
     fn next_hold_probe(&mut self, now: Instant, mut random: impl FnMut() -> u64) -> Option<Outgoing> {
@@ -723,8 +459,7 @@ impl Punch {
             .iter()
             .position(|probe| probe.transaction == transaction)
         else {
-            let scattered = |base: u64| transaction.wrapping_sub(base) <= u64::from(u16::MAX);
-            if self.scatter.is_some_and(scattered) && now < self.secret_ends && self.opened.is_none() {
+            if self.beside.scattered(transaction) && now < self.secret_ends && self.opened.is_none() {
                 // One of the many was right: now a full-size probe.
                 self.add_target(now, socket, source, kind_of(source), true);
             }
@@ -792,8 +527,7 @@ impl Punch {
                 self.hold_at = now + self.around.hold_interval;
                 self.hold_missed = 0;
                 self.stop_worse(kind);
-                (self.rounds, self.opener, self.prober) = (None, None, None);
-                self.shots.clear();
+                self.beside.stop();
                 self.verdict(now)
             }
             _ if self.failed || now >= self.started + self.time_limit() => {
@@ -836,21 +570,16 @@ impl Punch {
             None if now < self.started + LAN_GRACE && self.verified().next().is_some() => self.started + LAN_GRACE,
             None => self.started + self.time_limit(),
         };
-        let techniques = self.opened.is_none().then(|| self.technique_timeout()).flatten();
+        let techniques = self.opened.is_none().then(|| self.beside.poll_timeout()).flatten();
         [probes, techniques].into_iter().flatten().chain([own]).min()
     }
 
-    /// The next moment at which a technique has something to do.
-    fn technique_timeout(&self) -> Option<Instant> {
-        let shots = self.shots.iter().filter_map(Shot::next_at).min();
-        let rounds = self.rounds.as_ref().and_then(Rounds::poll_timeout);
-        let opener = self.opener.as_ref().and_then(Opener::poll_timeout);
-        let prober = self.prober.as_ref().and_then(Prober::poll_timeout);
-        [shots, rounds, opener, prober].into_iter().flatten().min()
-    }
-
     fn time_limit(&self) -> Duration {
-        if self.birthday { BIRTHDAY_TIME_LIMIT } else { TIME_LIMIT }
+        if self.beside.in_birthday() {
+            BIRTHDAY_TIME_LIMIT
+        } else {
+            TIME_LIMIT
+        }
     }
 
     /// Why it failed, in words a player can act upon.
@@ -864,7 +593,7 @@ impl Punch {
         } else {
             "none answered".to_owned()
         };
-        let searched = match (self.counters.birthday_ports, self.predicted.len()) {
+        let searched = match (self.counters.birthday_ports, self.counters.predicted) {
             (0, 0) => String::new(),
             (0, predicted) => format!(", and {predicted} foreseen"),
             (ports, _) => format!(", and {ports} ports"),
