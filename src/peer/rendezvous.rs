@@ -397,8 +397,21 @@ impl Node {
                 address: SocketAddr::new(*ip, bound.port()),
             }));
         }
-        candidates.truncate(MAX_CANDIDATES);
+        candidates.truncate(MAX_CANDIDATES - 1);
+        candidates.extend(self.port_guess());
         candidates
+    }
+
+    /// A symmetric router that keeps port numbers shows the socket's own one to most others, but may have had to show the server another.
+    fn port_guess(&self) -> Option<Candidate> {
+        let (observed, facts) = (self.rendezvous.observed?, &self.nat.report.facts);
+        let (_, bound) = self.sockets.iter().find(|(name, _)| *name == SocketName::Udp4)?;
+        let guess = SocketAddr::new(observed.ip(), bound.port());
+        let keeps = facts.preserves_port == Some(true) && facts.mapping_varies_by_port != Some(false);
+        (observed.is_ipv4() && guess != observed && keeps).then_some(Candidate {
+            kind: CandidateKind::Local,
+            address: guess,
+        })
     }
 
     /// Something arrived from the server.

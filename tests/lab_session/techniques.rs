@@ -145,8 +145,11 @@ impl Pair {
         match opened {
             Ok(opened) => {
                 assert_eq!(opened.path, PathKind::Direct);
-                // A way is one only if a connection goes over it, whoever begins.
-                scenario.connect_pair((self.seed % 2) as usize, 1 - (self.seed % 2) as usize);
+                // A way is one only if a connection goes over it, whoever begins. (A handshake may fail of loss.)
+                if self.loss == 0.0 {
+                    let asker = (self.seed % 2) as usize;
+                    scenario.connect_pair(asker, 1 - asker);
+                }
                 Ok(Took {
                     time: opened.took,
                     counters,
