@@ -947,6 +947,10 @@ typedef struct lanline_nat_facts {
    */
   uint32_t lifetime_below_ms;
   /**
+   * Zero.
+   */
+  uint32_t reserved;
+  /**
    * Round trip to the server in microseconds; 0: not known.
    */
   uint64_t round_trip_us;

@@ -104,6 +104,8 @@ pub struct NatFactsRecord {
     pub lifetime_at_least_ms: u32,
     /// And less than this many; 0: not known.
     pub lifetime_below_ms: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Round trip to the server in microseconds; 0: not known.
     pub round_trip_us: u64,
     /// The node's public IPv4 address; family 0: not known.
@@ -181,6 +183,7 @@ impl NatFactsRecord {
             mapped_count: u8::try_from(report.mappings.len()).unwrap_or(u8::MAX),
             lifetime_at_least_ms: milliseconds(at_least),
             lifetime_below_ms: milliseconds(below),
+            reserved: 0,
             round_trip_us: report.round_trip.map_or(0, |time| time.as_micros() as u64),
             public_v4: report.public_v4.into(),
             public_v6: report.public_v6.into(),

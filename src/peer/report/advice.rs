@@ -29,6 +29,10 @@ pub fn advice(findings: &Findings) -> Vec<Advice> {
         );
         return list;
     }
+    if findings.class().is_none() {
+        // Whatever was advised would be a guess.
+        return list;
+    }
     if findings.class() != Some(Class::Open) {
         open_a_port(findings, &mut add);
     }

@@ -136,8 +136,9 @@ fn routers(findings: &Findings) -> Vec<Station> {
             home
         };
         lines.extend(behaviour);
+        let seen = report.untranslated == Some(false) || !mapped.is_empty();
         stations.push(Station {
-            name: "router (home)",
+            name: if seen { "router (home)" } else { "router, if any" },
             lines,
         });
     }
