@@ -6,7 +6,7 @@
 //! | [`driver`] | one turn of a node: receive → engine → outbox → events → transmit → next deadline |
 //! | [`node`] | a node as callers see it: poll, wait, send, ask |
 //! | [`outbox`] | messages and commands on their way to the engine |
-//! | [`events`] | events on their way to the game |
+//! | [`events`], [`owned`] | events on their way to the game; copied, for programs in Rust |
 //! | [`signals`] | what wakes whom: readiness, wake-ups, timers |
 //! | [`table`] | ids of nodes: look-up without a lock, destroy in the middle of anything |
 //! | [`identity_file`] | who a node is, kept and locked |
@@ -27,6 +27,7 @@ pub mod manual_port;
 pub mod node;
 pub mod options;
 pub mod outbox;
+pub mod owned;
 pub mod record;
 pub mod runtime;
 #[cfg(feature = "program")]
