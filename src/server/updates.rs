@@ -36,7 +36,7 @@ impl Server {
         if !changed {
             return;
         }
-        for (introduction, side, other) in self.introductions.to_update(link) {
+        for (introduction, side, other) in self.introductions.whom_to_update(link) {
             let (Some(node), Some(peer)) = (self.registry.node(side), self.registry.node(other)) else {
                 continue;
             };
