@@ -124,6 +124,8 @@ pub enum Command {
         request: RequestId,
         /// Ask the routers for a port, too (it is given back unless the game asked for one).
         map_port: bool,
+        /// How to find out about the NAT.
+        detect: DetectOptions,
     },
     /// A call that belongs to the mesh.
     Mesh(MeshCommand),
@@ -309,7 +311,7 @@ pub enum Event<'a> {
         /// The request that it ends; 0: nobody asked.
         request: RequestId,
         /// What is known now.
-        report: NatReport,
+        report: Box<NatReport>,
         /// Why less is known than usual; `None`: all questions were answered.
         reason: Option<Reason>,
     },
@@ -344,6 +346,8 @@ pub enum Event<'a> {
     Report {
         /// The request that it ends.
         request: RequestId,
+        /// Why there is none: CANCELLED.
+        reason: Option<Reason>,
         /// For programs.
         json: String,
         /// For people.

@@ -84,7 +84,11 @@ impl Reflector {
             return Outcome::Limited;
         }
         let (socket, response) = self.answer(now, &arrived_on, datagram, &request);
-        let port = request.response_port.unwrap_or(datagram.source.port());
+        // An error goes to whoever made it.
+        let port = match (&response, request.response_port) {
+            (Response::Success { .. }, Some(port)) => port,
+            _ => datagram.source.port(),
+        };
         self.waiting.push_back(Answer {
             socket,
             destination: SocketAddr::new(datagram.source.ip(), port),

@@ -1,6 +1,6 @@
 //! Addresses of the machine's interfaces, for LAN candidates.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -14,6 +14,10 @@ const MAX_ADDRESSES: usize = 32;
 
 /// The answer of the system is shared by all nodes of the process for this long.
 const SHARED_FOR: Duration = Duration::from_secs(1);
+
+/// Addresses of documentation (RFC 5737, RFC 3849): nobody has them, so they stand for the internet at large.
+const SOMEWHERE_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const SOMEWHERE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 
 static LAST: Mutex<Option<(Instant, Vec<IpAddr>)>> = Mutex::new(None);
 
@@ -50,8 +54,24 @@ fn of_machine() -> Vec<IpAddr> {
     // The order of the system changes; the order of candidates shall not.
     addresses.sort();
     addresses.dedup();
+    // Where packets to the internet leave from comes first: bridges of containers and machines inside this one are of less use.
+    for (from, to) in [
+        (IpAddr::V4(Ipv4Addr::UNSPECIFIED), SOMEWHERE_V4),
+        (IpAddr::V6(Ipv6Addr::UNSPECIFIED), SOMEWHERE_V6),
+    ] {
+        if let Some(position) = outgoing(from, to).and_then(|ip| addresses.iter().position(|other| *other == ip)) {
+            addresses[..=position].rotate_right(1);
+        }
+    }
     *last = Some((Instant::now(), addresses.clone()));
     addresses
+}
+
+/// The address from which packets to `to` would leave. Connecting a UDP socket looks up the route and sends nothing.
+fn outgoing(from: IpAddr, to: IpAddr) -> Option<IpAddr> {
+    let socket = UdpSocket::bind((from, 0)).ok()?;
+    socket.connect((to, 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 fn is_useful(ip: IpAddr) -> bool {

@@ -6,10 +6,11 @@
 //! | [`driver`] | one turn of a node: receive → engine → outbox → events → transmit → next deadline |
 //! | [`node`] | a node as callers see it: poll, wait, send, ask |
 //! | [`outbox`] | messages and commands on their way to the engine |
-//! | [`events`] | events on their way to the game |
+//! | [`events`], [`owned`] | events on their way to the game; copied, for programs in Rust |
 //! | [`signals`] | what wakes whom: readiness, wake-ups, timers |
 //! | [`table`] | ids of nodes: look-up without a lock, destroy in the middle of anything |
 //! | [`identity_file`] | who a node is, kept and locked |
+//! | [`interfaces`], [`manual_port`] | addresses of the machine, for LAN candidates and for whoever sets up a router |
 //! | [`udp`] | sockets: batches in, segments out |
 //!
 //! Whoever holds a node's driver may run its turn: normally the background task, but also a game's thread inside
@@ -22,9 +23,11 @@ pub mod events;
 pub mod failure;
 pub mod identity_file;
 pub mod interfaces;
+pub mod manual_port;
 pub mod node;
 pub mod options;
 pub mod outbox;
+pub mod owned;
 pub mod record;
 pub mod runtime;
 #[cfg(feature = "program")]

@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::driver::{COALESCE, Driver, Turn};
 use super::events::{EventQueue, EventWriter};
 use super::failure::{Failure, words_of};
+use super::manual_port::ManualPort;
 use super::options::{self, NodeOptions};
 use super::outbox::{Outbox, Urgency};
 use super::record::EventRecord;
@@ -78,6 +79,8 @@ pub struct Node {
     key: PublicKey,
     guid: Guid,
     local_address: SocketAddr,
+    /// The game chose the port, so it is the same the next time.
+    port_chosen: bool,
     ios: Vec<NodeIo>,
     signals: Signals,
     driver: Mutex<Option<Driver>>,
@@ -112,6 +115,7 @@ impl Node {
     pub fn create(options: NodeOptions) -> Result<Arc<Self>, Failure> {
         let loaded = identity_file::load(&options.identity_file)?;
         let sockets = runtime::inside(|| open_sockets(&options.bind))?;
+        let port_chosen = options::bind_addresses(&options.bind)?.is_some_and(|address| address.port() != 0);
         let signals = Signals::new()
             .map_err(|error| Failure::new(Code::OutOfResources, format!("no file descriptors: {error}")))?;
         let bound: Vec<_> = sockets.iter().map(NodeSocket::local_address).collect();
@@ -153,6 +157,7 @@ impl Node {
             key: identity.public(),
             guid: identity.guid(),
             local_address: bound[0],
+            port_chosen,
             ios: driver.ios(),
             signals,
             driver: Mutex::new(Some(driver)),
@@ -187,6 +192,11 @@ impl Node {
     /// Where its first socket is bound.
     pub fn local_address(&self) -> SocketAddr {
         self.local_address
+    }
+
+    /// What a player has to set in a router to forward its port by hand.
+    pub fn manual_port(&self) -> ManualPort {
+        ManualPort::of(self.local_address, self.port_chosen)
     }
 
     /// Its sockets, to be watched.
