@@ -1,11 +1,13 @@
 //! Each technique of punching, between the routers that call for it. The nodes are told what discovery would have found; figures for all pairs,
 //! with discovery at work, are the grid's.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use lanline::codes::{Code, PathKind, SendMode};
+use lanline::engine::SocketName;
 use lanline::lab::scenario::{RouterKind, Scenario};
-use lanline::lab::{Allocation, OwnedEvent, Party, assert_share_of_seeds, derive_seed};
+use lanline::lab::{Allocation, DropReason, Link, OwnedEvent, Party, assert_share_of_seeds, derive_seed};
 use lanline::peer::api::Command;
 use lanline::peer::{Node, ProbeCounters};
 use lanline::wire::introduction::NatFacts;
@@ -109,26 +111,41 @@ impl Pair {
         }
     }
 
-    fn scenario(&self) -> Scenario {
-        let mut scenario = Scenario::builder(self.seed)
-            .node(self.classes[0].router())
-            .node(self.classes[1].router())
+    fn build(&self) -> Scenario {
+        let [one, other] = self.classes;
+        Scenario::builder(self.seed)
+            .node(one.router())
+            .node(other.router())
             .loss(self.loss)
             .max_sockets(self.max_sockets)
-            .build();
+            .build()
+    }
+
+    /// Connects both to the server and lets them know their routers. Gives the addresses that the server sees.
+    fn begin(&self, scenario: &mut Scenario) -> [SocketAddr; 2] {
         scenario.connect_all();
-        for player in 0..2 {
+        let observed = [0, 1].map(|player| {
             let node = scenario.nodes[player];
-            let observed = scenario.lab.with_engine(node, |node: &mut Node, now| {
+            let view = scenario.lab.with_engine(node, |node: &mut Node, now| {
                 node.expire_view();
-                node.take_view(now).and_then(|view| view.observed)
+                node.take_view(now)
             });
-            let facts = self.classes[player].facts(self.seed, observed.unwrap().port());
+            view.and_then(|view| view.observed).unwrap()
+        });
+        for player in 0..2 {
+            let facts = self.classes[player].facts(self.seed, observed[player].port());
+            let node = scenario.nodes[player];
             scenario
                 .lab
                 .with_engine(node, |node: &mut Node, _| node.assume_nat_facts(facts));
         }
         scenario.lab.run_for(ms(2_000));
+        observed
+    }
+
+    fn scenario(&self) -> Scenario {
+        let mut scenario = self.build();
+        self.begin(&mut scenario);
         scenario
     }
 
@@ -278,6 +295,39 @@ fn a_later_round_makes_good_what_the_first_missed() {
         scenario.lab.heal();
         let outcome = scenario.outcome(0, request);
         assert!(matches!(outcome, OwnedEvent::NatSucceeded { .. }), "{outcome:?}");
+    }
+}
+
+/// Another machine of the household had the socket's number towards the server first: the server sees another one, everybody else the
+/// socket's own.
+#[test]
+fn a_number_that_only_the_server_sees_misleads_nobody() {
+    for (asker, target) in [(0, 1), (1, 0)] {
+        let pair = Pair::new(5, [Class::Sp, Class::P]);
+        let mut scenario = pair.build();
+        let lan = scenario.lab.lan(scenario.routers[0].unwrap());
+        let neighbour = scenario.lab.add_host("neighbour", lan, Link::lan(ms(1)));
+        let own_port = scenario.lab.socket_address(scenario.nodes[0], SocketName::Udp4).port();
+        let bound = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), own_port);
+        scenario.lab.open_socket(neighbour, SocketName::Udp4, bound);
+        scenario.lab.start_raw(neighbour);
+        let server = scenario.server_address;
+        scenario.lab.send_raw(neighbour, SocketName::Udp4, server, b"first");
+        scenario.lab.run_for(ms(100));
+        let observed = pair.begin(&mut scenario);
+        assert_ne!(observed[0].port(), own_port);
+        let opened = scenario.open_nat(asker, target).unwrap();
+        assert!(opened.took <= ms(140), "{:?}", opened.took);
+    }
+}
+
+/// The first packets of the openers die between the routers, unless a second router may stand in their way.
+#[test]
+fn openers_knock_at_their_own_router_first() {
+    for (class, short) in [(Class::Sr, 256), (Class::Sb, 0)] {
+        let mut scenario = Pair::new(6, [Class::P, class]).scenario();
+        scenario.open_nat(0, 1).unwrap();
+        assert_eq!(scenario.lab.dropped(DropReason::HopLimit), short, "{class:?}");
     }
 }
 
