@@ -307,6 +307,12 @@ impl Driver {
         sockets
     }
 
+    /// What it drives.
+    #[cfg(test)]
+    pub fn engine(&mut self) -> &mut PeerEngine {
+        &mut self.engine
+    }
+
     /// Its further sockets.
     #[cfg(test)]
     pub fn pool(&mut self) -> &mut SocketPool {

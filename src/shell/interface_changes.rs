@@ -40,7 +40,9 @@ impl Changes {
         if unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        let socket = AsyncFd::with_interest(socket, Interest::READABLE)?;
+        // SAFETY: the descriptor is owned, so it stays open and the same.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+        let socket = socket.map_err(|error| error.into_parts().1)?;
         Ok(Self { socket })
     }
 

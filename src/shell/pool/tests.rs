@@ -9,6 +9,8 @@ use rustc_hash::FxHashMap;
 
 use super::*;
 use crate::engine::Transmit;
+use crate::peer::api::SideEffectAnswer;
+use crate::shell;
 use crate::shell::node::Node;
 use crate::shell::options::{self, NodeOptions};
 use crate::shell::udp::SendOutcome;
@@ -181,7 +183,8 @@ fn errors_of_the_network_are_counted_and_end_no_socket() {
         assert_eq!(socket.send(&transmit(FIRST, address, 1), b"x", None), SendOutcome::Done);
         pool.receive(&mut buffer, &mut datagrams, |_| panic!("nobody answers"));
         let counters = pool.counters();
-        if counters.receive_errors > 0 && counters.send_errors + counters.receive_errors > 2 {
+        // Whoever comes first hears of it: the next receive, or the next send.
+        if counters.send_errors + counters.receive_errors > 2 {
             break;
         }
         patience.wait();
@@ -305,6 +308,56 @@ fn waiting_threads_and_the_background_task_take_turns_at_further_sockets() {
 }
 
 #[test]
+fn what_the_engine_orders_is_opened_and_closed() {
+    let _turn = my_turn();
+    let node = in_background();
+    let lease = node.with_driver(|driver| driver.engine().pool().lease(MANY, false));
+    let lease = lease.flatten().unwrap();
+    // Somebody has to take notice.
+    node.answer(SideEffectAnswer::LocalAddresses(vec![loopback().ip()]));
+    let patience = Patience::new();
+    let opened = loop {
+        let opened = node.with_driver(|driver| driver.engine().pool().opened(lease).map(<[_]>::to_vec));
+        if let Some(opened) = opened.unwrap() {
+            break opened;
+        }
+        patience.wait();
+    };
+    assert_eq!(opened.len(), usize::from(MANY));
+    let addresses: Vec<_> = opened.iter().map(|(_, address)| *address).collect();
+    send_to_all(&addresses);
+    while delivered(&node) < u64::from(MANY) {
+        patience.wait();
+    }
+    // One became a path and stays.
+    let (kept, address) = opened[7];
+    node.with_driver(|driver| {
+        assert!(driver.engine().pool().adopt(kept));
+        driver.engine().pool().release(lease);
+    });
+    node.answer(SideEffectAnswer::LocalAddresses(Vec::new()));
+    while node.with_driver(|driver| driver.pool().sockets.len()).unwrap() > 1 {
+        patience.wait();
+    }
+    // The others are closed: what is sent there goes nowhere.
+    send_to_all(&addresses);
+    while delivered(&node) < u64::from(MANY) + 1 {
+        patience.wait();
+    }
+    let mut names = node.with_driver(|driver| driver.pool().sockets.keys().copied().collect::<Vec<_>>());
+    assert_eq!(names.take(), Some(vec![number_of(kept)]));
+    assert_eq!(address.ip(), loopback().ip());
+    node.close(Instant::now());
+}
+
+fn number_of(name: SocketName) -> u16 {
+    match name {
+        SocketName::Birthday(number) => number,
+        _ => panic!("{name:?}"),
+    }
+}
+
+#[test]
 fn a_node_has_further_sockets_only_of_its_own_family() {
     let node = Node::create(node_options()).unwrap();
     let opened = node.with_driver(|driver| {
@@ -345,6 +398,7 @@ mod alone {
         let complained = String::from_utf8_lossy(&child.stderr);
         assert!(child.status.success(), "{said}\n{complained}");
         assert!(said.contains("1 passed"), "{said}");
+        print!("{said}");
         false
     }
 
@@ -359,6 +413,50 @@ mod alone {
         };
         // SAFETY: the limit is valid for the call.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+    }
+
+    fn ip(arguments: &str) -> bool {
+        let done = Command::new("ip").args(arguments.split(' ')).output();
+        done.is_ok_and(|done| done.status.success())
+    }
+
+    /// In a network namespace of its own. The background thread is started in it.
+    #[test]
+    fn the_engine_hears_of_addresses_that_come_and_go() {
+        if !alone("the_engine_hears_of_addresses_that_come_and_go") {
+            return;
+        }
+        // SAFETY: no pointers are involved; it concerns this thread, and those that it starts.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 || !ip("link set lo up") {
+            println!("skipped: network namespaces need root and `ip`");
+            return;
+        }
+        let id = shell::create(NodeOptions {
+            bind: "0.0.0.0:0".into(),
+            ..node_options()
+        });
+        shell::with_node(id.unwrap(), |node| {
+            let known = || node.with_driver(|driver| driver.engine().local_addresses().to_vec());
+            assert!(known().unwrap().is_empty());
+            let moves = [
+                ("add 192.0.2.1/32", &["192.0.2.1"][..]),
+                ("add 192.0.2.2/32", &["192.0.2.1", "192.0.2.2"]),
+                ("del 192.0.2.1/32", &["192.0.2.2"]),
+                ("del 192.0.2.2/32", &[]),
+            ];
+            for (change, expected) in moves {
+                let expected: Vec<IpAddr> = expected.iter().map(|ip| ip.parse().unwrap()).collect();
+                let began = Instant::now();
+                assert!(ip(&format!("addr {change} dev lo")));
+                let patience = Patience::new();
+                while known().unwrap() != expected {
+                    patience.wait();
+                }
+                println!("{change}: known after {:?}", began.elapsed());
+            }
+            Ok(())
+        })
+        .unwrap();
     }
 
     #[test]
