@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use super::clock;
-use super::convert::convert;
+use super::convert::{convert, message_record};
 use super::events::EventWriter;
 use super::interfaces;
 use super::node::Node;
@@ -230,10 +230,15 @@ impl Driver {
         let mut sent = 0;
         active.retain(|guid| {
             let Some(lanes) = lanes.get_mut(guid) else { return false };
+            let mut outgoing = engine.outgoing(now, *guid);
             for lane in &mut lanes.0 {
                 while let Some(message) = lane.first() {
                     let length = message.data.len();
-                    match engine.send(now, *guid, message.channel, message.mode, message.data) {
+                    let result = match &mut outgoing {
+                        Some(outgoing) => outgoing.send(message.channel, message.mode, message.data),
+                        None => Err(SendError::NotConnected),
+                    };
+                    match result {
                         Err(SendError::Full) => break,
                         // The player is gone, which the game hears of otherwise.
                         Ok(()) | Err(SendError::NotConnected | SendError::TooLarge) => lane.advance(length),
@@ -251,7 +256,14 @@ impl Driver {
         let time_us = clock::microseconds(now);
         let Self { engine, events, .. } = self;
         let mut messages = false;
-        while let Some(event) = engine.poll_event(events.reliable_room()) {
+        loop {
+            messages |= engine.poll_messages(events.reliable_room(), |peer, message| {
+                events.push(message_record(peer, &message, time_us), message.data, "");
+                events.reliable_room()
+            }) > 0;
+            let Some(event) = engine.poll_event(events.reliable_room()) else {
+                break;
+            };
             if matches!(event, Event::Message { .. }) {
                 messages = true;
             } else {
