@@ -320,7 +320,9 @@ impl Node {
     pub fn poll_messages(&mut self, mut reliable_room: bool, mut put: impl FnMut(Guid, Message<'_>) -> bool) -> usize {
         let (mut total, mut empty_links) = (0, 0);
         while self.lifecycle.is_empty() && empty_links < self.readable.len() {
-            let Some((link, peer)) = self.next_readable() else { continue };
+            let Some((link, peer)) = self.next_readable() else {
+                continue;
+            };
             let room = &mut reliable_room;
             let count = self
                 .transport

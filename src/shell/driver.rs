@@ -27,6 +27,10 @@ use crate::transport::identity::Guid;
 /// Transmits of one turn, about a megabyte: after that received acknowledgements get their turn.
 const MAX_TRANSMITS: usize = 64;
 
+/// Bytes of a lane that one turn takes. What is written for them is still in the core's own cache when it is sent, and the game has its lane
+/// back sooner; a turn has some hundred packets to send all the same.
+const MAX_TAKEN: usize = 128 << 10;
+
 /// When to try again if a socket's buffer was full: a few datagrams' time at 100 Mbit/s.
 const RETRY_BLOCKED: Duration = Duration::from_micros(500);
 
@@ -91,6 +95,8 @@ pub struct Driver {
     close_sends: u32,
     /// Messages sent in a row, and in the row before.
     rows: [usize; 2],
+    /// The last look at the lanes left messages there that the engine may take.
+    more_in_lanes: bool,
 }
 
 impl Driver {
@@ -123,6 +129,7 @@ impl Driver {
             last_sent: None,
             close_sends: 0,
             rows: [0; 2],
+            more_in_lanes: false,
         }
     }
 
@@ -157,7 +164,7 @@ impl Driver {
             until
         };
         Turn {
-            more: more_in || more_out,
+            more: more_in || more_out || self.more_in_lanes,
             readable: more_in,
             until,
             linger,
@@ -227,13 +234,19 @@ impl Driver {
         let Self {
             engine, lanes, active, ..
         } = self;
-        let mut sent = 0;
+        let (mut sent, mut more) = (0, false);
         active.retain(|guid| {
             let Some(lanes) = lanes.get_mut(guid) else { return false };
             let mut outgoing = engine.outgoing(now, *guid);
             for lane in &mut lanes.0 {
+                let mut taken = 0;
                 while let Some(message) = lane.first() {
+                    if taken >= MAX_TAKEN {
+                        more = true;
+                        break;
+                    }
                     let length = message.data.len();
+                    taken += length;
                     let result = match &mut outgoing {
                         Some(outgoing) => outgoing.send(message.channel, message.mode, message.data),
                         None => Err(SendError::NotConnected),
@@ -248,6 +261,7 @@ impl Driver {
             }
             !lanes.is_empty()
         });
+        self.more_in_lanes = more;
         sent
     }
 

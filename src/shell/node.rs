@@ -18,6 +18,7 @@ use super::options::{self, NodeOptions};
 use super::outbox::{Outbox, Urgency};
 use super::record::EventRecord;
 use super::signals::{NodeIo, NodeSocket, Signals};
+use super::spinning::Spinning;
 use super::{identity_file, interfaces, runtime, udp};
 use crate::codes::{Code, EventType, SendMode};
 use crate::engine::SocketName;
@@ -91,6 +92,7 @@ pub struct Node {
     /// A socket may hold something.
     readable: AtomicBool,
     waiting: AtomicBool,
+    spinning: Spinning,
     /// Waits in a row that ended within [`ANSWERED_SOON`], with events.
     quick_waits: AtomicU32,
     closing: AtomicBool,
@@ -162,6 +164,7 @@ impl Node {
             work: AtomicU8::new(0),
             readable: AtomicBool::new(true),
             waiting: AtomicBool::new(false),
+            spinning: Spinning::default(),
             quick_waits: AtomicU32::new(0),
             closing: AtomicBool::new(false),
             dead: AtomicBool::new(false),
@@ -222,7 +225,15 @@ impl Node {
     #[inline]
     pub fn poll(&self, capacity: u32, put: impl FnMut(usize, EventRecord)) -> Result<i32, Failure> {
         match self.events.poll(capacity.min(i32::MAX as u32) as usize, put) {
+            Ok((0, _)) => {
+                if self.spinning.note_empty() {
+                    // The background thread may be waiting for this very core.
+                    thread::yield_now();
+                }
+                Ok(0)
+            }
             Ok((count, wake)) => {
+                self.spinning.note_events();
                 if wake {
                     self.wake(Urgency::Now);
                 }
@@ -534,6 +545,12 @@ impl Node {
         }
         let soon = Instant::now() + COALESCE;
         Next::Sleep(Some(turn.until.map_or(soon, |until| until.min(soon))))
+    }
+
+    /// Polls that let other threads go first.
+    #[cfg(test)]
+    pub fn polls_that_yielded(&self) -> u64 {
+        self.spinning.told()
     }
 
     /// Makes the engine's next turn panic, and brings that turn about.

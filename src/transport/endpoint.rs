@@ -21,8 +21,8 @@ use super::link::{Link, NewLink, Stage};
 use super::timers::Timers;
 use super::tls::{TlsSetup, TurnedDownKey};
 use super::{
-    CloseInfo, CloseReason, LinkEvent, LinkId, LinkKind, LinkStats, SendError, SyntheticAddress,
-    TransportConfig, TransportCounters, config,
+    CloseInfo, CloseReason, LinkEvent, LinkId, LinkKind, LinkStats, SendError, SyntheticAddress, TransportConfig,
+    TransportCounters, config,
 };
 use crate::engine::SocketName;
 
