@@ -17,8 +17,10 @@ use super::failure::{Failure, words_of};
 use super::manual_port::ManualPort;
 use super::options::{self, NodeOptions};
 use super::outbox::{Outbox, Urgency};
+use super::pool::{self, SocketPool};
 use super::record::EventRecord;
 use super::signals::{NodeIo, NodeSocket, Signals};
+use super::spinning::Spinning;
 use super::{identity_file, interfaces, runtime, udp};
 use crate::codes::{Code, EventType, SendMode};
 use crate::engine::SocketName;
@@ -94,6 +96,7 @@ pub struct Node {
     /// A socket may hold something.
     readable: AtomicBool,
     waiting: AtomicBool,
+    spinning: Spinning,
     /// Waits in a row that ended within [`ANSWERED_SOON`], with events.
     quick_waits: AtomicU32,
     closing: AtomicBool,
@@ -119,7 +122,6 @@ impl Node {
         let signals = Signals::new()
             .map_err(|error| Failure::new(Code::OutOfResources, format!("no file descriptors: {error}")))?;
         let bound: Vec<_> = sockets.iter().map(NodeSocket::local_address).collect();
-        let local_addresses = interfaces::addresses(&bound);
         let identity = Arc::new(loaded.identity);
         let now = Instant::now();
         let engine = PeerEngine::new(
@@ -142,13 +144,13 @@ impl Node {
                     .iter()
                     .map(|socket| (socket.name(), socket.local_address()))
                     .collect(),
-                local_addresses: local_addresses.clone(),
-                max_sockets: 0,
+                local_addresses: interfaces::addresses(&bound),
+                max_sockets: pool::limit_of_node(),
             },
         );
         let events = EventWriter::new();
         let queue = events.queue().clone();
-        let mut driver = Driver::new(now, engine, sockets, events, local_addresses);
+        let mut driver = Driver::new(now, engine, sockets, SocketPool::new(signals.pool().clone()), events);
         if let Some(notice) = loaded.notice {
             driver.say(EventType::Notice, Code::Ok.number(), &notice);
         }
@@ -168,6 +170,7 @@ impl Node {
             work: AtomicU8::new(0),
             readable: AtomicBool::new(true),
             waiting: AtomicBool::new(false),
+            spinning: Spinning::default(),
             quick_waits: AtomicU32::new(0),
             closing: AtomicBool::new(false),
             dead: AtomicBool::new(false),
@@ -233,7 +236,15 @@ impl Node {
     #[inline]
     pub fn poll(&self, capacity: u32, put: impl FnMut(usize, EventRecord)) -> Result<i32, Failure> {
         match self.events.poll(capacity.min(i32::MAX as u32) as usize, put) {
+            Ok((0, _)) => {
+                if self.spinning.note_empty() {
+                    // The background thread may be waiting for this very core.
+                    thread::yield_now();
+                }
+                Ok(0)
+            }
             Ok((count, wake)) => {
+                self.spinning.note_events();
                 if wake {
                     self.wake(Urgency::Now);
                 }
@@ -420,6 +431,15 @@ impl Node {
         self.wake(Urgency::Now);
     }
 
+    /// The machine's addresses changed.
+    pub fn interfaces_changed(&self) {
+        if self.alive().is_err() {
+            return;
+        }
+        let bound: Vec<_> = self.ios.iter().filter_map(|io| io.local_addr().ok()).collect();
+        self.answer(SideEffectAnswer::LocalAddresses(interfaces::addresses(&bound)));
+    }
+
     /// Puts a new view in place.
     pub fn set_view(&self, view: Arc<View>) {
         *self.view.lock() = view;
@@ -545,6 +565,18 @@ impl Node {
         }
         let soon = Instant::now() + COALESCE;
         Next::Sleep(Some(turn.until.map_or(soon, |until| until.min(soon))))
+    }
+
+    /// The driver, between two turns; `None`: it is gone.
+    #[cfg(test)]
+    pub fn with_driver<R>(&self, look: impl FnOnce(&mut Driver) -> R) -> Option<R> {
+        self.driver.lock().as_mut().map(look)
+    }
+
+    /// Polls that let other threads go first.
+    #[cfg(test)]
+    pub fn polls_that_yielded(&self) -> u64 {
+        self.spinning.told()
     }
 
     /// Makes the engine's next turn panic, and brings that turn about.
