@@ -412,7 +412,8 @@ impl Node {
         let (observed, facts) = (self.rendezvous.observed?, &self.nat.report.facts);
         let (_, bound) = self.sockets.iter().find(|(name, _)| *name == SocketName::Udp4)?;
         let guess = SocketAddr::new(observed.ip(), bound.port());
-        let keeps = facts.preserves_port == Some(true) && facts.mapping_varies_by_port != Some(false);
+        // A symmetric one that keeps numbers looks like one that keeps its mapping.
+        let keeps = facts.preserves_port == Some(true);
         (observed.is_ipv4() && guess != observed && keeps).then_some(Candidate {
             kind: CandidateKind::Local,
             address: guess,

@@ -488,7 +488,7 @@ fn facts_that_come_late_begin_what_they_call_for() {
         }
         test.now = test.punch.poll_timeout(test.now).unwrap();
     }
-    assert_eq!(from.remove(&SocketName::Udp4), Some(10));
+    assert_eq!(from.remove(&SocketName::Udp4), Some(8), "two had been sent before");
     assert_eq!(from.len(), 64);
     assert!(from.values().all(|count| *count == 3), "{from:?}");
 }
