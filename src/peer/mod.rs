@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`api`] | what goes in and comes out |
 //! | `rendezvous` | the session with the server |
-//! | `attempts`, `punch` | opening ways: asking the server, probing |
+//! | `attempts`, `punch` | opening ways: asking the server; what to send where, and what to believe |
 //! | `paths` | which real path carries a synthetic address's packets |
 //! | `dials`, `connections` | wishes to connect; links to players: greeting, limits, ends |
 //! | `requests` | exactly one terminal event for each request |
