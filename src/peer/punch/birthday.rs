@@ -151,7 +151,7 @@ impl Prober {
 /// Distinct ports in random order, to be taken from the end: those of the (extended) block first.
 fn draw(count: u16, block: Option<(u16, u16)>, mut random: impl FnMut() -> u64) -> Vec<u16> {
     let count = usize::from(count);
-    let (first, last) = block.map_or(PORTS, |block| extended(block));
+    let (first, last) = block.map_or(PORTS, extended);
     let mut inside: Vec<u16> = (first..=last).collect();
     let taken = count.min(inside.len());
     // The first steps of a Fisher-Yates shuffle.
