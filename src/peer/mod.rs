@@ -9,7 +9,7 @@
 //! | `dials`, `connections` | wishes to connect; links to players: greeting, limits, ends |
 //! | `requests` | exactly one terminal event for each request |
 //! | [`nat`] | what this node sits behind |
-//! | `port_mapping` | ports that routers forward |
+//! | [`port_mapping`] | ports that routers forward |
 //! | `sockets` | the pool of further sockets |
 //! | `report` | all of it in one report |
 //! | [`mesh`] | the session |
@@ -26,7 +26,7 @@ mod attempts;
 mod connections;
 mod dials;
 mod paths;
-mod port_mapping;
+pub mod port_mapping;
 mod punch;
 mod rendezvous;
 mod report;
@@ -62,6 +62,7 @@ use dials::Dials;
 use mesh::{Mesh, MeshConfig, MeshOutput};
 use nat::Nat;
 use paths::{Owner, Path, Paths, kind_of};
+use port_mapping::PortMapping;
 use rendezvous::Rendezvous;
 use requests::{Pending, Requests};
 use sockets::SocketPool;
@@ -115,6 +116,7 @@ pub struct Node {
     attempts: Attempts,
     requests: Requests,
     nat: Nat,
+    mapping: PortMapping,
     pool: SocketPool,
 
     server_links: BTreeMap<LinkId, SyntheticAddress>,
@@ -194,6 +196,7 @@ impl Node {
             attempts: Attempts::new(now),
             requests: Requests::default(),
             nat: Nat::default(),
+            mapping: PortMapping::new(derive(&config.seed, b"mapping")),
             pool: SocketPool::new(config.max_sockets),
             server_links: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -244,7 +247,8 @@ impl Node {
             Some(Pending::Server) => self.cancel_server(now, request),
             Some(Pending::OpenNat(peer)) => self.cancel_open_nat(now, request, peer),
             Some(Pending::Connect) => self.cancel_connect(now, request),
-            Some(Pending::DetectNat | Pending::MapPort | Pending::Report) => {}
+            Some(Pending::MapPort) => self.cancel_map_port(request),
+            Some(Pending::DetectNat | Pending::Report) => {}
             None => {
                 self.mesh_changed().cancel(request);
             }
@@ -270,6 +274,7 @@ impl Node {
             self.transport.close(now, link, info);
         }
         self.leave_server(now, "the player left");
+        self.end_mapping();
         self.settle(now);
     }
 
@@ -386,6 +391,7 @@ impl Node {
                 if self.local_addresses != addresses {
                     self.local_addresses = addresses;
                     self.update_server();
+                    self.mapping_moved(now);
                 }
             }
             SideEffectAnswer::SocketsOpened { id, sockets } => {
@@ -624,6 +630,7 @@ impl Node {
             self.connections_deadline(),
             self.paths.poll_timeout(),
             self.mesh.poll_timeout(),
+            self.mapping.poll_timeout(),
             self.dropped_due,
         ];
         own.into_iter().flatten().min()
@@ -666,6 +673,7 @@ impl Engine for Node {
             self.connections_timeout(now);
             self.dropped_timeout(now);
             self.paths.sweep(now);
+            self.mapping_timeout(now);
             if self.mesh.poll_timeout().is_some_and(|at| at <= now) {
                 self.mesh_changed().handle_timeout(now);
             }

@@ -25,6 +25,7 @@ pub mod interfaces;
 pub mod node;
 pub mod options;
 pub mod outbox;
+pub mod port_mapping;
 pub mod record;
 pub mod runtime;
 #[cfg(feature = "program")]
