@@ -24,8 +24,14 @@ pub fn manual_instructions(bound: SocketAddr, interfaces: &[IpAddr], mappings: &
     // A port is forwarded to a private address; one that is public needs none. The order of the interfaces is the system's.
     let of_family = interfaces.iter().filter(|ip| ip.is_ipv4() == bound.is_ipv4());
     let private = of_family.clone().find(|ip| !is_public(**ip));
-    let internal = if is_bound { Some(bound.ip()) } else { private.or(of_family.clone().next()).copied() };
-    let internal = internal.filter(|ip| !ip.is_loopback()).map(|ip| SocketAddr::new(ip, port));
+    let internal = if is_bound {
+        Some(bound.ip())
+    } else {
+        private.or(of_family.clone().next()).copied()
+    };
+    let internal = internal
+        .filter(|ip| !ip.is_loopback())
+        .map(|ip| SocketAddr::new(ip, port));
     let text = match (mappings.iter().find(|port| !port.double_nat), internal) {
         (Some(mapped), _) => format!(
             "Nothing needs to be done: the router forwards UDP port {} to this machine ({}).",
@@ -41,7 +47,8 @@ pub fn manual_instructions(bound: SocketAddr, interfaces: &[IpAddr], mappings: &
             let second = if mappings.is_empty() {
                 String::new()
             } else {
-                " That router stands behind another one: forward the same port there as well, to the first router.".to_owned()
+                " That router stands behind another one: forward the same port there as well, to the first router."
+                    .to_owned()
             };
             format!(
                 "Forward UDP port {port} to {} port {port} in the settings of the router (often called port forwarding or \

@@ -380,11 +380,21 @@ impl PortMapping {
         let entry = &mut self.ways[way];
         if let Some(absurd) = absurdity(entry.protocol, entry.ipv6, external, lifetime) {
             // Not taken back by itself: it may be the same rule as another protocol's, which makes sense.
-            return self.failed(now, way, false, false, format!("the router's answer is absurd: {absurd}"));
+            return self.failed(
+                now,
+                way,
+                false,
+                false,
+                format!("the router's answer is absurd: {absurd}"),
+            );
         }
         entry.asked = None;
         let before = entry.grant;
-        let seconds = if lifetime == 0 { LIFETIME } else { lifetime.min(LIFETIME) };
+        let seconds = if lifetime == 0 {
+            LIFETIME
+        } else {
+            lifetime.min(LIFETIME)
+        };
         entry.grant = Some(Grant {
             external,
             epoch,
@@ -410,7 +420,9 @@ impl PortMapping {
     }
 
     fn failed(&mut self, now: Instant, way: usize, conflict: bool, silent: bool, text: String) {
-        let Some(asked) = self.ways[way].asked.take() else { return };
+        let Some(asked) = self.ways[way].asked.take() else {
+            return;
+        };
         if conflict && asked.conflicts < MAX_CONFLICTS && now < asked.deadline {
             let external = self.random.random_range(OTHER_PORTS);
             return self.order(now, way, external, asked.conflicts + 1, asked.deadline);
@@ -523,7 +535,10 @@ impl PortMapping {
         if had && self.ports.is_empty() && self.wanted {
             let mut reason = self.reason();
             reason.code = Code::Lost;
-            reason.text = format!("the router does not forward the port any more; it is asked again. {}", reason.text);
+            reason.text = format!(
+                "the router does not forward the port any more; it is asked again. {}",
+                reason.text
+            );
             self.outputs.push(Output::Failed { request: 0, reason });
         }
     }
@@ -570,7 +585,8 @@ impl PortMapping {
             return match (self.surroundings.internal_v4, self.surroundings.internal_v6) {
                 (None, None) => Reason {
                     code: Code::Unsupported,
-                    text: "no router can forward a port to this node: its sockets are bound to loopback addresses".to_owned(),
+                    text: "no router can forward a port to this node: its sockets are bound to loopback addresses"
+                        .to_owned(),
                 },
                 _ => Reason {
                     code: Code::NoAnswer,
@@ -608,7 +624,9 @@ fn absurdity(protocol: MappingProtocol, ipv6: bool, external: SocketAddr, lifeti
 
 /// The router lost its table since `before`: its clock went back, or does not go as ours does (RFC 6887, section 8.5).
 fn forgot(now: Instant, before: &Grant, epoch: Option<u32>) -> bool {
-    let (Some(old), Some(new)) = (before.epoch, epoch) else { return false };
+    let (Some(old), Some(new)) = (before.epoch, epoch) else {
+        return false;
+    };
     let (old, new) = (u64::from(old), u64::from(new));
     if new + 1 < old {
         return true;

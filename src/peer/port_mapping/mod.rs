@@ -105,11 +105,20 @@ impl Node {
     }
 
     fn surroundings(&self) -> Surroundings {
-        let socket = |name| self.sockets.iter().find(|(socket, _)| *socket == name).map(|(_, bound)| *bound);
+        let socket = |name| {
+            self.sockets
+                .iter()
+                .find(|(socket, _)| *socket == name)
+                .map(|(_, bound)| *bound)
+        };
         let global = |ip: &&IpAddr| ip.is_ipv6() && is_public(**ip);
         let v6 = |bound: SocketAddr| match bound.ip() {
             ip if !ip.is_unspecified() => is_public(ip).then_some(bound),
-            _ => self.local_addresses.iter().find(global).map(|ip| SocketAddr::new(*ip, bound.port())),
+            _ => self
+                .local_addresses
+                .iter()
+                .find(global)
+                .map(|ip| SocketAddr::new(*ip, bound.port())),
         };
         Surroundings {
             internal_v4: socket(SocketName::Udp4).filter(|bound| !bound.ip().is_loopback()),
@@ -162,7 +171,9 @@ impl Node {
             return reason;
         }
         let advice = match (self.manual_address, self.nat.report.manual_open) {
-            (Some(address), Some(true)) => format!("The port forwarded by hand ({address}) is open: nothing more is needed."),
+            (Some(address), Some(true)) => {
+                format!("The port forwarded by hand ({address}) is open: nothing more is needed.")
+            }
             (Some(address), Some(false)) => format!(
                 "The port forwarded by hand ({address}) is not open: check that it leads to UDP port {} of this machine.",
                 self.sockets.first().map_or(0, |(_, bound)| bound.port())

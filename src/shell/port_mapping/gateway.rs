@@ -82,7 +82,8 @@ mod tests {
             interface(2, "10.8.0.2/24", Some("10.8.0.1"), false),
             interface(3, "192.168.1.5/24", Some("192.168.1.1"), true),
         ];
-        let router = |internal: &str| choose(&interfaces, internal.parse().unwrap()).map(|found| found.address.to_string());
+        let router =
+            |internal: &str| choose(&interfaces, internal.parse().unwrap()).map(|found| found.address.to_string());
         assert_eq!(router("0.0.0.0").as_deref(), Some("192.168.1.1"));
         assert_eq!(router("10.8.0.2").as_deref(), Some("10.8.0.1"));
         assert_eq!(router("127.0.0.1"), None);

@@ -207,7 +207,9 @@ impl Drop for PortMapper {
 
 /// The place of a lane; a new one if it is the first order for it.
 fn lane_of(lanes: &mut Vec<Lane>, protocol: MappingProtocol, ipv6: bool) -> Option<usize> {
-    let known = lanes.iter().position(|lane| lane.protocol == protocol && lane.ipv6 == ipv6);
+    let known = lanes
+        .iter()
+        .position(|lane| lane.protocol == protocol && lane.ipv6 == ipv6);
     if known.is_none() && lanes.len() < LANES {
         lanes.push(Lane {
             protocol,

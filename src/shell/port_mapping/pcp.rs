@@ -37,7 +37,9 @@ impl Client {
         let base = BaseMapRequest::new(gateway, client, InternetProtocol::Udp, port);
         // From here on it may have been given, whatever is heard of it.
         self.granted = Some((gateway, client, port));
-        let mapping = pcp::port_mapping(base, Some(nonce), None, options(wish)).await.map_err(pcp_refusal)?;
+        let mapping = pcp::port_mapping(base, Some(nonce), None, options(wish))
+            .await
+            .map_err(pcp_refusal)?;
         let PortMappingType::Pcp { external_ip, .. } = mapping.mapping_type() else {
             return Err(Refusal::refused("the router answered by another protocol"));
         };
@@ -51,7 +53,10 @@ impl Client {
     pub async fn unmap(&mut self) {
         if let (Some((gateway, client, internal_port)), Some(nonce)) = (self.granted.take(), self.nonce) {
             let protocol = InternetProtocol::Udp;
-            let what = DropMappingRange::Single { protocol, internal_port };
+            let what = DropMappingRange::Single {
+                protocol,
+                internal_port,
+            };
             // It may be gone by itself, and so may the router.
             let _ = pcp::try_drop_mapping(gateway, client, nonce, what, Some(TIMES)).await;
         }
@@ -69,7 +74,9 @@ impl NatPmpClient {
         let (gateway, _) = router(wish).await?;
         let port = inner_port(wish)?;
         progress(format!("NAT-PMP: the router {} is asked", IpAddr::from(gateway)));
-        let address = natpmp::external_address(gateway, Some(TIMES)).await.map_err(natpmp_refusal)?;
+        let address = natpmp::external_address(gateway, Some(TIMES))
+            .await
+            .map_err(natpmp_refusal)?;
         self.granted = Some((gateway, port));
         let asked = natpmp::port_mapping(gateway, InternetProtocol::Udp, port, options(wish));
         let mapping = asked.await.map_err(natpmp_refusal)?;
@@ -90,7 +97,8 @@ impl NatPmpClient {
 /// The router, and the machine's address towards it.
 async fn router(wish: Wish) -> Result<(GatewayAddress, IpAddr), Refusal> {
     let router = gateway::find(wish.internal).await.map_err(Refusal::silent)?.address;
-    let client = own_address(wish.internal, SocketAddr::new(router, crab_nat::GATEWAY_PORT)).map_err(Refusal::refused)?;
+    let client =
+        own_address(wish.internal, SocketAddr::new(router, crab_nat::GATEWAY_PORT)).map_err(Refusal::refused)?;
     Ok((GatewayAddress::from(router), client))
 }
 

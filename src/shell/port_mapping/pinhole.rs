@@ -39,7 +39,10 @@ impl Client {
             Some(nonce) => nonce,
             None => *self.nonce.insert(fresh_nonce()?),
         };
-        progress(format!("PCP: the router {} is asked to open its IPv6 firewall", router.ip()));
+        progress(format!(
+            "PCP: the router {} is asked to open its IPv6 firewall",
+            router.ip()
+        ));
         self.granted = Some((router, wish.internal));
         exchange(router, nonce, wish.internal, wish.external, wish.lifetime).await
     }
@@ -70,7 +73,9 @@ async fn exchange(
     lifetime: u32,
 ) -> Result<Grant, Refusal> {
     let failed = |error: std::io::Error| Refusal::silent(format!("the router cannot be asked: {error}"));
-    let socket = UdpSocket::bind(SocketAddr::new(internal.ip(), 0)).await.map_err(failed)?;
+    let socket = UdpSocket::bind(SocketAddr::new(internal.ip(), 0))
+        .await
+        .map_err(failed)?;
     socket.connect(router).await.map_err(failed)?;
     let request = encode(nonce, internal, external, lifetime);
     let mut wait = FIRST_WAIT;
@@ -114,7 +119,9 @@ fn encode(nonce: Nonce, internal: SocketAddr, external: u16, lifetime: u32) -> [
 
 /// `None`: not the answer to that request.
 fn decode(answer: &[u8], nonce: Nonce, internal: u16) -> Option<Result<Grant, Refusal>> {
-    let [version, opcode, _, code, ..] = *answer else { return None };
+    let [version, opcode, _, code, ..] = *answer else {
+        return None;
+    };
     if version != VERSION && code == ResultCode::UnsupportedVersion as u8 {
         return Some(Err(Refusal::silent("the router does not speak it")));
     }
@@ -141,7 +148,11 @@ fn decode(answer: &[u8], nonce: Nonce, internal: u16) -> Option<Result<Grant, Re
             Err(_) => format!("the router refused with the unknown code {code}"),
         };
         let conflict = code == ResultCode::CannotProvideExternal as u8;
-        return Some(Err(if conflict { Refusal::conflict(text) } else { Refusal::refused(text) }));
+        return Some(Err(if conflict {
+            Refusal::conflict(text)
+        } else {
+            Refusal::refused(text)
+        }));
     }
     let address: [u8; 16] = answer.get(44..60)?.try_into().ok()?;
     Some(Ok(Grant {

@@ -53,11 +53,18 @@ impl Client {
         let address = match gateway.get_external_ip().await {
             Ok(address) => address,
             Err(igd_next::GetExternalIpError::RequestError(error)) => return Err(unanswered(&error)),
-            Err(error) => return Err(Refusal::refused(format!("the router does not tell its address: {error}"))),
+            Err(error) => {
+                return Err(Refusal::refused(format!(
+                    "the router does not tell its address: {error}"
+                )));
+            }
         };
         let (external, lifetime) = match add(gateway, wish.external, internal, wish.lifetime).await {
             Err(AddPortError::SamePortValuesRequired) => {
-                progress(format!("UPnP: the router forwards to the same port only: {}", internal.port()));
+                progress(format!(
+                    "UPnP: the router forwards to the same port only: {}",
+                    internal.port()
+                ));
                 let answer = add(gateway, internal.port(), internal, wish.lifetime).await;
                 (internal.port(), answer)
             }
@@ -88,7 +95,12 @@ impl Client {
 }
 
 /// Gives the lifetime: 0 where the router knows no leases.
-async fn add(gateway: &Gateway<Tokio>, external: u16, internal: SocketAddr, lifetime: u32) -> Result<u32, AddPortError> {
+async fn add(
+    gateway: &Gateway<Tokio>,
+    external: u16,
+    internal: SocketAddr,
+    lifetime: u32,
+) -> Result<u32, AddPortError> {
     let ask = |lifetime| gateway.add_port(PortMappingProtocol::UDP, external, internal, lifetime, DESCRIPTION);
     match ask(lifetime).await {
         Err(AddPortError::OnlyPermanentLeasesSupported) => ask(0).await.map(|()| 0),
