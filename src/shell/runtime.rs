@@ -17,9 +17,8 @@ use crate::peer::api::SideEffectAnswer;
 /// Names that may be resolved at the same time in the process; more wait their turn. Each takes a thread while it runs.
 const MAX_RESOLVING: usize = 4;
 
-/// Tasks with a thread of their own that may run at the same time in the process, besides those that resolve names; more wait their turn. And one
-/// thread for what they ask of the system meanwhile.
-const MAX_THREADS: usize = 2;
+/// Other things that block which may run at the same time in the process; more wait their turn.
+const MAX_THREADS: usize = 3;
 
 /// Addresses of a name that are of use.
 const MAX_RESOLVED: usize = 16;
@@ -57,7 +56,7 @@ fn start() -> std::io::Result<Background> {
     thread::Builder::new().name("lanline".into()).spawn(move || {
         let runtime = Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(MAX_RESOLVING + MAX_THREADS + 1)
+            .max_blocking_threads(MAX_RESOLVING + MAX_THREADS)
             .build();
         match runtime {
             Ok(runtime) => {
@@ -115,20 +114,20 @@ async fn drive(node: Arc<Node>) {
     node.background_ended();
 }
 
-/// Runs a task in the background; with `own_thread`, where it may compute for a while without holding up any node. False: there is no
-/// background (the process was forked).
-pub fn spawn(own_thread: bool, task: impl Future<Output = ()> + Send + 'static) -> bool {
-    let Ok(background) = background() else { return false };
-    if !own_thread {
-        background.handle.spawn(task);
-        return true;
-    }
-    background.handle.spawn(async move {
-        let _permit = background.threads.acquire().await;
-        // Its sockets and timers are the background thread's; a panic in it ends there.
-        let _ = tokio::task::spawn_blocking(move || background.handle.block_on(task)).await;
+/// Runs a task in the background. False: there is no background (the process was forked).
+pub fn spawn(task: impl Future<Output = ()> + Send + 'static) -> bool {
+    background().map(|background| background.handle.spawn(task)).is_ok()
+}
+
+/// Runs something that blocks in a thread of its own, and waits for it. It goes on if nobody waits any more. `None`: it panicked.
+pub async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Option<R> {
+    let permit = background().ok()?.threads.acquire().await.ok()?;
+    let working = tokio::task::spawn_blocking(move || {
+        let result = work();
+        drop(permit);
+        result
     });
-    true
+    working.await.ok()
 }
 
 /// Resolves a name; the answer finds its way to the engine if the node still lives then.

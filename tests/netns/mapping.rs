@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// The node's own port, so that two nodes can want the same outside.
 const PORT: u16 = 51234;
-/// Leases that PCP and NAT-PMP give, in seconds: short, so that a renewal is soon.
+/// Leases that PCP gives, in seconds: short, so that a renewal is soon.
 const LEASE: u32 = 12;
 
 /// A node in a namespace.
@@ -370,8 +370,8 @@ fn story(test: &str, speaks: Speaks) {
     });
 
     daemon.restart();
-    if speaks == Speaks::Upnp {
-        // Its leases are long; a router that restarts takes the cable's other end down as well.
+    if speaks != Speaks::Pcp {
+        // The leases are long; a router that restarts takes the cable's other end down as well.
         run_in(&home[0], &["ip", "address", "add", "192.168.1.77/24", "dev", "eth"], "");
     }
     daemon.eventually("the port is mapped again", |rules| rules.contains("192.168.1.2"));

@@ -1,8 +1,15 @@
 //! Which router a node stands behind.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use netdev::Interface;
+use getifs::{gateway_ipv4_addrs, gateway_ipv6_addrs, interface_ipv4_addrs, interface_ipv6_addrs};
+
+use crate::shell::runtime;
+
+/// Addresses for documentation (RFC 5737, RFC 3849): the way to them is the default route's. Nothing is sent.
+const FAR_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const FAR_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// A router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,34 +20,63 @@ pub struct Gateway {
     pub interface: u32,
 }
 
-/// The default gateway of the interface that has `internal`, or of the one that has any (`internal` unspecified).
+/// The router of the interface that has `internal`, or (`internal` unspecified) of the one that the default route leaves by.
 pub async fn find(internal: SocketAddr) -> Result<Gateway, String> {
     // The system's tables are read with system calls that may take their time.
-    let interfaces = tokio::task::spawn_blocking(netdev::get_interfaces);
-    let interfaces = interfaces.await.map_err(|error| error.to_string())?;
-    choose(&interfaces, internal.ip()).ok_or_else(|| "the machine has no default gateway".to_owned())
+    let found = runtime::blocking(move || -> io::Result<Option<Gateway>> {
+        let (own, gateways) = tables(internal.is_ipv6())?;
+        let far = if internal.is_ipv6() {
+            FAR_V6.into()
+        } else {
+            FAR_V4.into()
+        };
+        // An address that the system would choose for the way out; none if there is no way.
+        let from = own_address(internal, SocketAddr::new(far, crab_nat::GATEWAY_PORT)).ok();
+        Ok(choose(&own, &gateways, from))
+    });
+    match found.await {
+        Some(Ok(Some(gateway))) => Ok(gateway),
+        Some(Ok(None)) => Err("the machine has no default gateway".to_owned()),
+        Some(Err(error)) => Err(format!("the system does not tell its routes: {error}")),
+        None => Err("the system's routes could not be read".to_owned()),
+    }
 }
 
-fn choose(interfaces: &[Interface], internal: IpAddr) -> Option<Gateway> {
-    let gateway = |interface: &Interface| {
-        let device = interface.gateway.as_ref()?;
-        let address = match internal {
-            IpAddr::V4(_) => IpAddr::V4(*device.ipv4.first()?),
-            IpAddr::V6(_) => IpAddr::V6(*device.ipv6.first()?),
-        };
-        let interface = interface.index;
-        Some(Gateway { address, interface })
-    };
-    let has = |interface: &&Interface| match internal {
-        IpAddr::V4(ip) => interface.ipv4.iter().any(|net| net.addr() == ip),
-        IpAddr::V6(ip) => interface.ipv6.iter().any(|net| net.addr() == ip),
-    };
-    if !internal.is_unspecified() {
-        return interfaces.iter().find(has).and_then(gateway);
-    }
-    let default = interfaces.iter().filter(|interface| interface.default);
-    let others = interfaces.iter().filter(|interface| !interface.default);
-    default.chain(others).find_map(gateway)
+/// Addresses with the interface that each belongs to.
+type Addresses = Vec<(u32, IpAddr)>;
+
+/// The machine's own addresses, and its routers.
+fn tables(ipv6: bool) -> io::Result<(Addresses, Addresses)> {
+    Ok(if ipv6 {
+        let own = interface_ipv6_addrs()?;
+        let own = own.iter().map(|net| (net.index(), net.addr().into())).collect();
+        let gateways = gateway_ipv6_addrs()?;
+        (
+            own,
+            gateways
+                .iter()
+                .map(|found| (found.index(), found.addr().into()))
+                .collect(),
+        )
+    } else {
+        let own = interface_ipv4_addrs()?;
+        let own = own.iter().map(|net| (net.index(), net.addr().into())).collect();
+        let gateways = gateway_ipv4_addrs()?;
+        (
+            own,
+            gateways
+                .iter()
+                .map(|found| (found.index(), found.addr().into()))
+                .collect(),
+        )
+    })
+}
+
+fn choose(own: &[(u32, IpAddr)], gateways: &[(u32, IpAddr)], from: Option<IpAddr>) -> Option<Gateway> {
+    let from = from?;
+    let (interface, _) = own.iter().find(|(_, ip)| *ip == from)?;
+    let (interface, address) = *gateways.iter().find(|(of, _)| of == interface)?;
+    Some(Gateway { address, interface })
 }
 
 /// The machine's address towards `router`.
@@ -62,32 +98,20 @@ pub fn own_address(internal: SocketAddr, router: SocketAddr) -> Result<IpAddr, S
 mod tests {
     use super::*;
 
-    fn interface(index: u32, own: &str, router: Option<&str>, default: bool) -> Interface {
-        let mut interface = Interface::dummy();
-        interface.index = index;
-        interface.default = default;
-        interface.ipv4 = vec![own.parse().unwrap()];
-        interface.gateway = router.map(|router| {
-            let mut device = netdev::NetworkDevice::new();
-            device.ipv4.push(router.parse().unwrap());
-            device
-        });
-        interface
-    }
-
     #[test]
     fn the_router_is_that_of_the_sockets_interface() {
-        let interfaces = [
-            interface(1, "127.0.0.1/8", None, false),
-            interface(2, "10.8.0.2/24", Some("10.8.0.1"), false),
-            interface(3, "192.168.1.5/24", Some("192.168.1.1"), true),
-        ];
-        let router =
-            |internal: &str| choose(&interfaces, internal.parse().unwrap()).map(|found| found.address.to_string());
-        assert_eq!(router("0.0.0.0").as_deref(), Some("192.168.1.1"));
+        let list = |list: &[(u32, &str)]| -> Addresses {
+            list.iter()
+                .map(|(interface, ip)| (*interface, ip.parse().unwrap()))
+                .collect()
+        };
+        let own = list(&[(1, "127.0.0.1"), (2, "10.8.0.2"), (3, "192.168.1.5"), (4, "172.17.0.1")]);
+        let gateways = list(&[(2, "10.8.0.1"), (3, "192.168.1.1")]);
+        let router = |from: &str| choose(&own, &gateways, from.parse().ok()).map(|found| found.address.to_string());
+        assert_eq!(router("192.168.1.5").as_deref(), Some("192.168.1.1"));
         assert_eq!(router("10.8.0.2").as_deref(), Some("10.8.0.1"));
-        assert_eq!(router("127.0.0.1"), None);
-        assert_eq!(router("::"), None);
-        assert_eq!(choose(&interfaces[..1], "0.0.0.0".parse().unwrap()), None);
+        for without in ["127.0.0.1", "172.17.0.1", "10.8.0.3", "none"] {
+            assert_eq!(router(without), None, "{without}");
+        }
     }
 }

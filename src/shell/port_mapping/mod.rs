@@ -2,7 +2,7 @@
 //!
 //! Each protocol and IP version of a node has one task at most, which works off one order after the other; a newer order interrupts
 //! an older one. Tasks do not keep the node alive: what routers say to a node that is gone is dropped, and what they gave is taken back.
-//! UPnP's task runs in a thread of its own, because it takes apart up to a megabyte of XML from whoever answers first.
+//! Nothing here computes for long: UPnP, whose answers are up to a megabyte of XML from whoever answers first, has threads of its own.
 
 mod gateway;
 mod pcp;
@@ -76,7 +76,7 @@ impl Refusal {
 }
 
 /// Tells the game of a step.
-type Progress<'a> = &'a (dyn Fn(String) + Sync);
+type Progress = Arc<dyn Fn(String) + Send + Sync>;
 
 /// One protocol's side: what it remembers between orders.
 enum Client {
@@ -96,7 +96,7 @@ impl Client {
         }
     }
 
-    async fn map(&mut self, wish: Wish, progress: Progress<'_>) -> Result<Grant, Refusal> {
+    async fn map(&mut self, wish: Wish, progress: Progress) -> Result<Grant, Refusal> {
         match self {
             Self::Upnp(client) => client.map(wish, progress).await,
             Self::Pcp(client) => client.map(wish, progress).await,
@@ -233,8 +233,7 @@ impl Shared {
         }
         let Some(client) = entry.client.take() else { return };
         entry.running = true;
-        let (shared, own_thread) = (self.clone(), matches!(client, Client::Upnp(_)));
-        if !runtime::spawn(own_thread, work_off(shared, lane, client)) {
+        if !runtime::spawn(work_off(self.clone(), lane, client)) {
             // A forked process has no background thread, and no node either.
             entry.running = false;
         }
@@ -275,8 +274,9 @@ async fn work_off(shared: Arc<Shared>, lane: usize, mut client: Client) {
 
 /// `None`: interrupted by a newer order.
 async fn map(shared: &Shared, lane: usize, client: &mut Client, id: MappingId, wish: Wish) -> Option<MappingAnswer> {
-    let progress = |text| (shared.sink)(MappingAnswer::Progress { id, text });
-    let asking = timeout(wish.timeout, client.map(wish, &progress));
+    let sink = shared.sink.clone();
+    let progress = Arc::new(move |text| sink(MappingAnswer::Progress { id, text }));
+    let asking = timeout(wish.timeout, client.map(wish, progress));
     let interrupted = async {
         while !shared.has_news(lane) {
             shared.news[lane].notified().await;

@@ -26,7 +26,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub async fn map(&mut self, wish: Wish, progress: Progress<'_>) -> Result<Grant, Refusal> {
+    pub async fn map(&mut self, wish: Wish, progress: Progress) -> Result<Grant, Refusal> {
         let (gateway, client) = router(wish).await?;
         let nonce = match self.nonce {
             Some(nonce) => nonce,
@@ -70,7 +70,7 @@ pub struct NatPmpClient {
 }
 
 impl NatPmpClient {
-    pub async fn map(&mut self, wish: Wish, progress: Progress<'_>) -> Result<Grant, Refusal> {
+    pub async fn map(&mut self, wish: Wish, progress: Progress) -> Result<Grant, Refusal> {
         let (gateway, _) = router(wish).await?;
         let port = inner_port(wish)?;
         progress(format!("NAT-PMP: the router {} is asked", IpAddr::from(gateway)));

@@ -33,7 +33,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub async fn map(&mut self, wish: Wish, progress: Progress<'_>) -> Result<Grant, Refusal> {
+    pub async fn map(&mut self, wish: Wish, progress: Progress) -> Result<Grant, Refusal> {
         let router = server(gateway::find(wish.internal).await.map_err(Refusal::silent)?);
         let nonce = match self.nonce {
             Some(nonce) => nonce,
