@@ -175,10 +175,13 @@ fn tell_events(node: &shell::node::Node) -> Result<(), shell::failure::Failure> 
             .address
             .socket_addr()
             .map_or("-".to_owned(), |address| address.to_string());
-        println!(
-            "node: {name} {protocol} {address} code={} flags={}",
-            event.code, event.flags
-        );
+        let text = match event.text_len {
+            0 => &[],
+            // SAFETY: the text is lent until the next poll.
+            length => unsafe { std::slice::from_raw_parts(event.text.cast::<u8>(), length as usize) },
+        };
+        let (text, code) = (String::from_utf8_lossy(text), event.code);
+        println!("node: {name} {protocol} {address} code={code} {text}");
     })?;
     Ok(())
 }
@@ -196,14 +199,13 @@ enum Speaks {
     Upnp,
     Pcp,
     NatPmp,
-    PcpIpv6,
 }
 
 impl Speaks {
     fn word(self) -> &'static str {
         match self {
             Self::Upnp => "upnp",
-            Self::Pcp | Self::PcpIpv6 => "pcp",
+            Self::Pcp => "pcp",
             Self::NatPmp => "natpmp",
         }
     }
@@ -234,7 +236,7 @@ impl Daemon {
 
     fn spawn(namespace: &str, folder: &Path) -> Child {
         let log = std::fs::File::create(folder.join("log")).expect("the log can be written");
-        Command::new("ip")
+        let mut child = Command::new("ip")
             .args(["netns", "exec", namespace, "miniupnpd", "-d", "-f"])
             .arg(folder.join("config"))
             .arg("-P")
@@ -243,7 +245,18 @@ impl Daemon {
             .stdout(log.try_clone().expect("the log can be written"))
             .stderr(log)
             .spawn()
-            .expect("ip can be started")
+            .expect("ip can be started");
+        // Asked before it listens, the kernel answers in its place that nobody does.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+            if log.to_lowercase().contains("listening") {
+                return child;
+            }
+            let over = child.try_wait().is_ok_and(|status| status.is_some()) || Instant::now() >= deadline;
+            assert!(!over, "miniupnpd does not start:\n{log}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The router loses its power: no goodbye, and its table is empty afterwards.
@@ -297,7 +310,7 @@ impl Drop for Daemon {
 /// apart by their first byte, the version.
 fn tables(speaks: Speaks) -> String {
     let unspoken = match speaks {
-        Speaks::Pcp | Speaks::PcpIpv6 => "udp dport 5351 @th,64,8 0 drop",
+        Speaks::Pcp => "udp dport 5351 @th,64,8 0 drop",
         Speaks::NatPmp => "udp dport 5351 @th,64,8 2 drop",
         Speaks::Upnp => "udp dport 5351 drop",
     };
