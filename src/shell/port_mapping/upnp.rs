@@ -177,6 +177,10 @@ fn search(at: SocketAddr, wish: Wish) -> Result<Gateway, Refusal> {
     // The interface of that address is the one that the multicast leaves by.
     options.bind_addr = SocketAddr::new(wish.internal.ip(), 0);
     options.broadcast_address = at;
+    if !at.ip().is_multicast() {
+        // Who was asked by its very address is known, even on loopback.
+        options.allowed_gateway_ips = vec![at.ip()];
+    }
     options.timeout = Some(time);
     options.single_search_timeout = Some(time);
     options.gateway_ip_version = GatewayIpVersion::V4;
