@@ -243,6 +243,20 @@ fn no_answer(text: &str) -> Reason {
     }
 }
 
+/// For tests and for what shows a node as it is.
+impl Node {
+    /// What is known of this node's NAT.
+    pub fn nat_report(&self) -> &NatReport {
+        &self.nat.report
+    }
+
+    /// The proofs that the server was, or will be, shown.
+    #[cfg(all(test, feature = "lab"))]
+    pub(super) fn nat_proofs(&self) -> Vec<AddressProof> {
+        self.nat.proofs()
+    }
+}
+
 /// Commands and news.
 impl Node {
     /// The game's call.
@@ -606,7 +620,7 @@ impl Node {
         if !self.requests.end(request) {
             return;
         }
-        let mut report = self.nat.report.clone();
+        let mut report = Box::new(self.nat.report.clone());
         if reason.as_ref().is_some_and(|reason| reason.code == Code::ServerLost) || report.name.is_none() {
             report.name = Some(NatType::Unknown);
             report.certain = false;
