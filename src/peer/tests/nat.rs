@@ -168,6 +168,16 @@ fn names_are_the_most_restrictive_ones_that_the_facts_allow() {
     assert_eq!((report.name, report.untranslated), (Some(NatType::None), Some(true)));
 }
 
+/// Connects player 0 to the server, however often it takes.
+fn connect_with_patience(scenario: &mut Scenario) {
+    loop {
+        let request = scenario.connect_server(0);
+        if let OwnedEvent::ServerConnected { .. } = scenario.outcome(0, request) {
+            return;
+        }
+    }
+}
+
 /// 100 ms round trip, 10 % loss each way: in time, nothing wrong, and little unknown.
 fn lossy(config: &RouterConfig, addresses: usize, seeds: std::ops::Range<u64>) {
     let (mut unknown, mut longest, mut runs) = (0, Duration::ZERO, 0);
@@ -176,22 +186,17 @@ fn lossy(config: &RouterConfig, addresses: usize, seeds: std::ops::Range<u64>) {
         let mut scenario = behind(seed, config.clone())
             .server_addresses(addresses)
             .round_trips(ms(100), ms(100))
-            // `loss` is that of both directions together.
-            .loss(1.0 - 0.9 * 0.9)
+            .loss(0.1)
             .build();
-        scenario.connect_all();
+        connect_with_patience(&mut scenario);
         // The quick discovery that begins by itself is over: this one is a run of its own.
         scenario.lab.run_for(Duration::from_secs(3));
-        let before = scenario.lab.engine::<Node>(scenario.nodes[0]).nat_report().clone();
-        for report in [before, Default::default()] {
-            if report.known {
-                check(&report, config, addresses, &format!("quick: {report:#?}"));
-            }
-        }
+        let quick = scenario.lab.engine::<Node>(scenario.nodes[0]).nat_report().clone();
+        let mut counts = counts.borrow_mut();
+        *counts.0 += check(&quick, config, addresses, &format!("quick: {quick:#?}"));
         let (report, _, took) = detect(&mut scenario, DetectOptions::default());
         assert!(took < ms(1_500), "{took:?}");
-        let mut counts = counts.borrow_mut();
-        *counts.0 += check(&report, config, addresses, &format!("{report:#?}"));
+        check(&report, config, addresses, &format!("{report:#?}"));
         *counts.1 = (*counts.1).max(took);
         *counts.2 += 1;
     });
@@ -441,9 +446,9 @@ fn lifetimes_of_20_30_and_60_seconds_are_found() {
     };
     for (seconds, loss, least, less) in [
         (20, 0.0, 15, 20),
-        (30, 0.19, 25, 30),
+        (30, 0.1, 25, 30),
         (60, 0.0, 45, 60),
-        (60, 0.19, 45, 60),
+        (60, 0.1, 45, 60),
     ] {
         for config in [
             RouterConfig::port_restricted(),
@@ -451,7 +456,7 @@ fn lifetimes_of_20_30_and_60_seconds_are_found() {
         ] {
             let config = config.with_timeout(Duration::from_secs(seconds));
             let mut scenario = behind(15, config).loss(loss).build();
-            scenario.connect_all();
+            connect_with_patience(&mut scenario);
             let (report, reason, took) = detect(&mut scenario, options());
             let expected = (Duration::from_secs(least), Some(Duration::from_secs(less)));
             assert_eq!(report.lifetime, Some(expected), "{seconds} s");
