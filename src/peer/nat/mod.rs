@@ -213,18 +213,18 @@ impl NatReport {
     }
 }
 
-/// What is newly known, and what was known before where that says nothing. How ports are given is one fact of three parts.
-fn combine(new: NatFacts, old: NatFacts) -> NatFacts {
-    let ports = match new.preserves_port {
-        Some(_) => new,
-        None => old,
-    };
+/// What is newly known, and what was known before where that says nothing. How ports are given is one fact of three parts: a run that
+/// sees no pattern does not contradict one that saw it, as long as both agree on whether the local port is kept.
+pub(super) fn combine(new: NatFacts, old: NatFacts) -> NatFacts {
+    let pattern = new.port_step.is_some() || new.port_block.is_some();
+    let contradicts = new.preserves_port.is_some() && new.preserves_port != old.preserves_port;
+    let ports = if pattern || contradicts { new } else { old };
     NatFacts {
         mapping_varies_by_address: new.mapping_varies_by_address.or(old.mapping_varies_by_address),
         mapping_varies_by_port: new.mapping_varies_by_port.or(old.mapping_varies_by_port),
         filters_by_address: new.filters_by_address.or(old.filters_by_address),
         filters_by_port: new.filters_by_port.or(old.filters_by_port),
-        preserves_port: ports.preserves_port,
+        preserves_port: new.preserves_port.or(old.preserves_port),
         port_step: ports.port_step,
         port_block: ports.port_block,
         hairpin: new.hairpin.or(old.hairpin),

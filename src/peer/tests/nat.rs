@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::ms;
 use crate::codes::{Code, NatType};
 use crate::lab::scenario::{RouterKind, Scenario, ScenarioBuilder};
-use crate::lab::{Allocation, Dependence, OwnedEvent, RouterConfig, with_seeds};
+use crate::lab::{Allocation, Dependence, OwnedEvent, Pooling, RouterConfig, with_seeds};
 use crate::peer::Node;
 use crate::peer::api::nat::{DetectOptions, NatReport};
 use crate::peer::api::{Command, Reason};
@@ -196,7 +196,7 @@ fn lossy(config: &RouterConfig, addresses: usize, seeds: std::ops::Range<u64>) {
         *counts.0 += check(&quick, config, addresses, &format!("quick: {quick:#?}"));
         let (report, _, took) = detect(&mut scenario, DetectOptions::default());
         assert!(took < ms(1_500), "{took:?}");
-        check(&report, config, addresses, &format!("{report:#?}"));
+        *counts.0 += check(&report, config, addresses, &format!("{report:#?}"));
         *counts.1 = (*counts.1).max(took);
         *counts.2 += 1;
     });
@@ -241,6 +241,56 @@ fn with_loss_blocks_are_found() {
 fn with_loss_random_ports_stay_random() {
     lossy(&RouterConfig::symmetric(Allocation::Random), 2, 5_000..5_500);
     lossy(&RouterConfig::symmetric(Allocation::Preserving), 2, 5_500..5_600);
+}
+
+#[test]
+fn with_loss_nothing_is_wrong_behind_any_router() {
+    let mut seed = 6_000;
+    for addresses in [1, 2] {
+        for mapping in DEPENDENCES {
+            for filtering in DEPENDENCES {
+                for allocation in ALLOCATIONS {
+                    lossy(&router(mapping, filtering, allocation), addresses, seed..seed + 10);
+                    seed += 10;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn several_public_addresses_are_noticed() {
+    let config = RouterConfig {
+        public_addresses: 4,
+        pooling: Pooling::Arbitrary,
+        ..RouterConfig::port_restricted()
+    };
+    let mut scenario = behind(23, config.clone()).server_addresses(2).build();
+    let report = detected(&mut scenario);
+    assert_eq!(report.several_addresses, Some(true));
+    assert_eq!(check(&report, &config, 2, "several addresses"), 0);
+    // One address shows with many samples only.
+    let mut scenario = behind(23, RouterConfig::symmetric(Allocation::Random)).build();
+    assert_eq!(detected(&mut scenario).several_addresses, Some(false));
+}
+
+#[test]
+fn a_pattern_that_a_later_run_does_not_see_stays_known() {
+    use crate::peer::nat::combine;
+    use crate::wire::introduction::NatFacts;
+    let ports = |preserves_port, port_step, port_block| NatFacts {
+        preserves_port,
+        port_step,
+        port_block,
+        ..NatFacts::default()
+    };
+    let step = ports(Some(false), Some(2), None);
+    assert_eq!(combine(ports(Some(false), None, None), step), step);
+    assert_eq!(combine(NatFacts::default(), step), step);
+    let block = ports(Some(false), None, Some((4_096, 6_143)));
+    assert_eq!(combine(block, step), block);
+    let kept = ports(Some(true), None, None);
+    assert_eq!(combine(kept, step), kept);
 }
 
 #[test]
