@@ -34,7 +34,7 @@
 //! `detect_nat` joins a run of the same kind, which then finds out about hairpins, too; one with another server or with lifetimes waits for
 //! its end. Runs come one after the other.
 //!
-//! Timers: [`OPEN_TIME`], [`RESOLVE_TIME`], and those of `discovery`.
+//! Timers: `OPEN_TIME`, `RESOLVE_TIME`, and those of `discovery`.
 
 mod allocation;
 mod client;
