@@ -11,7 +11,7 @@
 //! | [`nat`] | what this node sits behind |
 //! | `port_mapping` | ports that routers forward |
 //! | `sockets` | the pool of further sockets |
-//! | `report` | all of it in one report |
+//! | [`report`] | all of it in one report |
 //! | [`mesh`] | the session |
 //!
 //! This file tells datagrams apart, dispatches commands, and decides in which order things come out. Order of events: everything
@@ -21,6 +21,8 @@
 pub mod api;
 pub mod mesh;
 pub mod nat;
+pub mod report;
+pub mod requests;
 
 mod attempts;
 mod connections;
@@ -29,8 +31,6 @@ mod paths;
 mod port_mapping;
 mod punch;
 mod rendezvous;
-mod report;
-mod requests;
 mod sockets;
 #[cfg(all(test, feature = "lab"))]
 mod tests;
@@ -63,6 +63,7 @@ use mesh::{Mesh, MeshConfig, MeshOutput};
 use nat::{NAT_RESOLVE, Nat};
 use paths::{Owner, Path, Paths, kind_of};
 use rendezvous::Rendezvous;
+use report::Reports;
 use requests::{Pending, Requests};
 use sockets::SocketPool;
 
@@ -114,6 +115,7 @@ pub struct Node {
     rendezvous: Rendezvous,
     attempts: Attempts,
     requests: Requests,
+    reports: Reports,
     nat: Nat,
     pool: SocketPool,
 
@@ -193,6 +195,7 @@ impl Node {
             rendezvous: Rendezvous::new(),
             attempts: Attempts::new(now),
             requests: Requests::default(),
+            reports: Reports::default(),
             nat: Nat::default(),
             pool: SocketPool::new(config.max_sockets),
             server_links: BTreeMap::new(),
@@ -233,7 +236,11 @@ impl Node {
             Command::Cancel { request } => self.cancel(now, request),
             Command::DetectNat { request, options } => self.detect_nat(now, request, options),
             Command::MapPort { request, timeout } => self.map_port(now, request, timeout),
-            Command::Report { request, map_port } => self.report(now, request, map_port),
+            Command::Report {
+                request,
+                map_port,
+                detect,
+            } => self.report(now, request, map_port, detect),
             Command::Mesh(command) => self.mesh_changed().command(now, command),
         }
         self.settle(now);
@@ -245,7 +252,8 @@ impl Node {
             Some(Pending::OpenNat(peer)) => self.cancel_open_nat(now, request, peer),
             Some(Pending::Connect) => self.cancel_connect(now, request),
             Some(Pending::DetectNat) => self.cancel_detect_nat(now, request),
-            Some(Pending::MapPort | Pending::Report) => {}
+            Some(Pending::Report) => self.cancel_report(now, request),
+            Some(Pending::MapPort) => {}
             None => {
                 self.mesh_changed().cancel(request);
             }
@@ -403,6 +411,18 @@ impl Node {
         self.settle(now);
     }
 
+    /// What a test asks for further sockets.
+    #[cfg(test)]
+    pub fn pool(&mut self) -> &mut SocketPool {
+        &mut self.pool
+    }
+
+    /// The machine's addresses as this engine knows them.
+    #[cfg(test)]
+    pub fn local_addresses(&self) -> &[IpAddr] {
+        &self.local_addresses
+    }
+
     /// Somebody looks: the next view has the figures of its moment, however short ago the last one was.
     pub fn expire_view(&mut self) {
         self.view_at = None;
@@ -458,7 +478,7 @@ impl Node {
 
     /// Queues an event for the game.
     fn raise(&mut self, event: Event<'static>) {
-        self.lifecycle.push_back(event);
+        self.lifecycle.extend(self.reports.keep_own(event));
     }
 
     /// The mesh, about to be told something.
@@ -473,6 +493,7 @@ impl Node {
     fn settle(&mut self, now: Instant) {
         loop {
             self.drain_link_events(now);
+            self.continue_reports(now);
             if !self.mesh_touched {
                 return;
             }
