@@ -132,8 +132,8 @@ impl Pair {
             });
             view.and_then(|view| view.observed).unwrap()
         });
-        for player in 0..2 {
-            let facts = self.classes[player].facts(self.seed, observed[player].port());
+        for (player, address) in observed.iter().enumerate() {
+            let facts = self.classes[player].facts(self.seed, address.port());
             let node = scenario.nodes[player];
             scenario
                 .lab
