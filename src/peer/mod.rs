@@ -405,6 +405,18 @@ impl Node {
         self.settle(now);
     }
 
+    /// What a test asks for further sockets.
+    #[cfg(test)]
+    pub fn pool(&mut self) -> &mut SocketPool {
+        &mut self.pool
+    }
+
+    /// The machine's addresses as this engine knows them.
+    #[cfg(test)]
+    pub fn local_addresses(&self) -> &[IpAddr] {
+        &self.local_addresses
+    }
+
     /// Somebody looks: the next view has the figures of its moment, however short ago the last one was.
     pub fn expire_view(&mut self) {
         self.view_at = None;

@@ -10,8 +10,9 @@
 //! | [`signals`] | what wakes whom: readiness, wake-ups, timers |
 //! | [`table`] | ids of nodes: look-up without a lock, destroy in the middle of anything |
 //! | [`identity_file`] | who a node is, kept and locked |
-//! | [`interfaces`], [`manual_port`] | addresses of the machine, for LAN candidates and for whoever sets up a router |
+//! | [`interfaces`], [`manual_port`] | addresses of the machine, and news of them; for whoever sets up a router |
 //! | [`udp`] | sockets: batches in, segments out |
+//! | [`pool`] | further sockets, hundreds of them, behind one descriptor |
 //!
 //! Whoever holds a node's driver may run its turn: normally the background task, but also a game's thread inside
 //! `lanline_wait`, so that an answer to a message costs one wake-up and not three.
@@ -28,12 +29,19 @@ pub mod node;
 pub mod options;
 pub mod outbox;
 pub mod owned;
+pub mod pool;
 pub mod record;
 pub mod runtime;
 #[cfg(feature = "program")]
 pub mod server;
 pub mod table;
 pub mod udp;
+
+#[cfg(target_os = "linux")]
+mod interface_changes;
+#[cfg(not(target_os = "linux"))]
+#[path = "interface_changes_portable.rs"]
+mod interface_changes;
 
 #[cfg(target_os = "linux")]
 pub mod signals;
