@@ -36,7 +36,7 @@ pub struct AttemptProbes {
 }
 
 impl AttemptProbes {
-    fn from_pool(&self) -> impl Iterator<Item = (&(SocketName, SocketAddr), &u32)> {
+    fn of_pool(&self) -> impl Iterator<Item = (&(SocketName, SocketAddr), &u32)> {
         let is_pool = |name| matches!(name, SocketName::Birthday(_));
         self.sent.iter().filter(move |((name, _), _)| is_pool(*name))
     }
@@ -74,14 +74,14 @@ impl AttemptProbes {
 
     /// Sockets of the pool that sent.
     pub fn pool_sockets(&self) -> usize {
-        let names: BTreeSet<SocketName> = self.from_pool().map(|((name, _), _)| *name).collect();
+        let names: BTreeSet<SocketName> = self.of_pool().map(|((name, _), _)| *name).collect();
         names.len()
     }
 
     /// Most requests from one socket of the pool, to whatever addresses.
     pub fn most_from_a_pool_socket(&self) -> u32 {
         let mut by_socket: BTreeMap<SocketName, u32> = BTreeMap::new();
-        for ((name, _), count) in self.from_pool() {
+        for ((name, _), count) in self.of_pool() {
             *by_socket.entry(*name).or_default() += count;
         }
         by_socket.into_values().max().unwrap_or(0)
