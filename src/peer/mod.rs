@@ -9,7 +9,7 @@
 //! | `dials`, `connections` | wishes to connect; links to players: greeting, limits, ends |
 //! | `requests` | exactly one terminal event for each request |
 //! | [`nat`] | what this node sits behind |
-//! | `port_mapping` | ports that routers forward |
+//! | [`port_mapping`] | ports that routers forward |
 //! | `sockets` | the pool of further sockets |
 //! | [`report`] | all of it in one report |
 //! | [`mesh`] | the session |
@@ -28,7 +28,7 @@ mod attempts;
 mod connections;
 mod dials;
 mod paths;
-mod port_mapping;
+pub mod port_mapping;
 mod punch;
 mod rendezvous;
 mod sockets;
@@ -60,8 +60,9 @@ use attempts::Attempts;
 use connections::{Link, Peer, Stage};
 use dials::Dials;
 use mesh::{Mesh, MeshConfig, MeshOutput};
-use nat::Nat;
+use nat::{NAT_RESOLVE, Nat};
 use paths::{Owner, Path, Paths, kind_of};
+use port_mapping::PortMapping;
 use rendezvous::Rendezvous;
 use report::Reports;
 use requests::{Pending, Requests};
@@ -119,6 +120,7 @@ pub struct Node {
     requests: Requests,
     reports: Reports,
     nat: Nat,
+    mapping: PortMapping,
     pool: SocketPool,
 
     server_links: BTreeMap<LinkId, SyntheticAddress>,
@@ -199,6 +201,7 @@ impl Node {
             requests: Requests::default(),
             reports: Reports::default(),
             nat: Nat::default(),
+            mapping: PortMapping::new(derive(&config.seed, b"mapping")),
             pool: SocketPool::new(config.max_sockets),
             server_links: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -253,8 +256,9 @@ impl Node {
             Some(Pending::Server) => self.cancel_server(now, request),
             Some(Pending::OpenNat(peer)) => self.cancel_open_nat(now, request, peer),
             Some(Pending::Connect) => self.cancel_connect(now, request),
+            Some(Pending::DetectNat) => self.cancel_detect_nat(now, request),
             Some(Pending::Report) => self.cancel_report(now, request),
-            Some(Pending::DetectNat | Pending::MapPort) => {}
+            Some(Pending::MapPort) => self.cancel_map_port(request),
             None => {
                 self.mesh_changed().cancel(request);
             }
@@ -280,6 +284,7 @@ impl Node {
             self.transport.close(now, link, info);
         }
         self.leave_server(now, "the player left");
+        self.end_mapping();
         self.settle(now);
     }
 
@@ -439,16 +444,22 @@ impl Node {
     pub fn side_effect_answer(&mut self, now: Instant, answer: SideEffectAnswer) {
         self.now = now;
         match answer {
+            SideEffectAnswer::Resolved { id, addresses } if id & NAT_RESOLVE != 0 => {
+                self.nat_name_resolved(now, id, addresses);
+            }
             SideEffectAnswer::Resolved { id, addresses } => self.name_resolved(now, id, addresses),
             SideEffectAnswer::LocalAddresses(addresses) => {
                 if self.local_addresses != addresses {
                     self.local_addresses = addresses;
+                    self.nat_interfaces_changed(now);
                     self.update_server();
+                    self.mapping_moved(now);
                 }
             }
             SideEffectAnswer::SocketsOpened { id, sockets } => {
                 self.timers_changed = true;
                 self.pool.answered(id, sockets);
+                self.nat_sockets_opened(now, id);
             }
             SideEffectAnswer::Mapping(answer) => self.mapping_answer(now, answer),
         }
@@ -499,6 +510,7 @@ impl Node {
                 + own.probes
                 + own.unroutable
                 + self.attempts.dropped
+                + self.nat.dropped()
                 + transport.unknown_connection
                 + transport.malformed,
         })
@@ -678,6 +690,13 @@ impl Node {
         Some(route)
     }
 
+    /// A STUN datagram. Answers to questions of this node count; it is no server.
+    fn handle_stun(&mut self, now: Instant, datagram: &Datagram) {
+        if !self.nat_datagram(now, datagram) {
+            self.dropped.unknown += 1;
+        }
+    }
+
     /// What is known of the source of a packet that may begin a connection. A peer whose authenticated probes were heard from there is trusted:
     /// strangers' handshakes must not keep it out.
     fn origin_of(&self, route: SyntheticAddress, datagram: &Datagram) -> Origin {
@@ -692,9 +711,11 @@ impl Node {
         let own = [
             self.rendezvous.poll_timeout(),
             self.attempts.poll_timeout(now),
+            self.nat.poll_timeout(),
             self.connections_deadline(),
             self.paths.poll_timeout(),
             self.mesh.poll_timeout(),
+            self.mapping.poll_timeout(),
             self.dropped_due,
         ];
         own.into_iter().flatten().min()
@@ -720,8 +741,8 @@ impl Engine for Node {
                         .handle_datagram_from(now, route, origin, datagram.ecn, datagram.contents);
                 }
             }
-            // STUN answers only count for transactions of ours, and there are none: the server's Welcome tells what is needed.
-            Kind::Stun | Kind::OwnFrame(_) | Kind::Gate | Kind::GateRaw | Kind::Unknown => self.dropped.unknown += 1,
+            Kind::Stun => self.handle_stun(now, &datagram),
+            Kind::OwnFrame(_) | Kind::Gate | Kind::GateRaw | Kind::Unknown => self.dropped.unknown += 1,
         }
         self.settle(now);
     }
@@ -734,9 +755,11 @@ impl Engine for Node {
             self.timers_changed = true;
             self.rendezvous_timeout(now);
             self.attempts_timeout(now);
+            self.nat_timeout(now);
             self.connections_timeout(now);
             self.dropped_timeout(now);
             self.paths.sweep(now);
+            self.mapping_timeout(now);
             if self.mesh.poll_timeout().is_some_and(|at| at <= now) {
                 self.mesh_changed().handle_timeout(now);
             }
@@ -752,6 +775,16 @@ impl Engine for Node {
             return Some(Transmit {
                 socket: outgoing.socket,
                 destination: outgoing.address,
+                ecn: None,
+                size: buffer.len(),
+                segment_size: None,
+                time_to_live: None,
+            });
+        }
+        if let Some((socket, destination)) = self.nat.poll_request(buffer) {
+            return Some(Transmit {
+                socket,
+                destination,
                 ecn: None,
                 size: buffer.len(),
                 segment_size: None,
@@ -782,7 +815,7 @@ impl Engine for Node {
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
-        if self.transmit_wanted || !self.attempts.queue.is_empty() {
+        if self.transmit_wanted || !self.attempts.queue.is_empty() || self.nat.has_requests() {
             return Some(self.now);
         }
         if self.timers_changed {

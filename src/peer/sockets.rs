@@ -152,3 +152,100 @@ impl SocketPool {
         std::mem::take(&mut self.effects)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers the one request to open sockets that waits; returns the lease and the names.
+    fn open(pool: &mut SocketPool) -> (LeaseId, Vec<SocketName>) {
+        let effects = pool.take_effects();
+        let [SideEffect::OpenSockets { id, first, count, .. }] = effects[..] else {
+            panic!("{effects:?}")
+        };
+        let names: Vec<SocketName> = (0..count).map(|number| SocketName::Birthday(first + number)).collect();
+        let address: SocketAddr = "0.0.0.0:4000".parse().unwrap();
+        pool.answered(id, names.iter().map(|name| (*name, address)).collect());
+        (id, names)
+    }
+
+    fn closed(pool: &mut SocketPool) -> Vec<SocketName> {
+        let closed = pool.take_effects().into_iter().map(|effect| match effect {
+            SideEffect::CloseSockets(names) => names,
+            other => panic!("{other:?}"),
+        });
+        closed.flatten().collect()
+    }
+
+    #[test]
+    fn leases_share_the_limit() {
+        let mut pool = SocketPool::new(10);
+        let first = pool.lease(6, false).unwrap();
+        assert_eq!(pool.opened(first), None);
+        assert_eq!(open(&mut pool).1.len(), 6);
+        assert_eq!(pool.opened(first).unwrap().len(), 6);
+        pool.lease(6, false).unwrap();
+        assert_eq!(open(&mut pool).1.len(), 4);
+        assert_eq!(pool.lease(1, false), None);
+        pool.release(first);
+        assert_eq!(closed(&mut pool).len(), 6);
+        pool.lease(100, true).unwrap();
+        assert_eq!(open(&mut pool).1.len(), 6);
+        assert_eq!(SocketPool::new(0).lease(1, false), None);
+    }
+
+    #[test]
+    fn what_could_not_be_opened_is_free_for_others() {
+        let mut pool = SocketPool::new(10);
+        let lease = pool.lease(10, false).unwrap();
+        pool.answered(lease, Vec::new());
+        assert_eq!(pool.opened(lease), Some(&[][..]));
+        assert!(pool.lease(10, false).is_some());
+    }
+
+    #[test]
+    fn a_lease_that_ended_before_its_answer_closes_what_comes() {
+        let mut pool = SocketPool::new(10);
+        let lease = pool.lease(3, false).unwrap();
+        pool.release(lease);
+        let (_, names) = open(&mut pool);
+        assert_eq!(closed(&mut pool), names);
+        assert_eq!(pool.opened(lease), None);
+    }
+
+    #[test]
+    fn adopted_sockets_outlive_their_lease() {
+        let mut pool = SocketPool::new(3);
+        let lease = pool.lease(3, false).unwrap();
+        let (_, names) = open(&mut pool);
+        assert!(pool.adopt(names[1]) && pool.adopt(names[1]));
+        assert!(!pool.adopt(SocketName::Birthday(99)));
+        pool.release(lease);
+        assert_eq!(closed(&mut pool), [names[0], names[2]]);
+        assert_eq!(pool.adopted().collect::<Vec<_>>(), [names[1]]);
+        // It counts against the limit until it is closed.
+        pool.lease(3, false).unwrap();
+        assert_eq!(open(&mut pool).1.len(), 2);
+        pool.close(names[1]);
+        pool.close(names[1]);
+        assert_eq!(closed(&mut pool), [names[1]]);
+    }
+
+    #[test]
+    fn names_are_fresh_and_come_round_without_a_clash() {
+        let mut pool = SocketPool::new(300);
+        let kept = pool.lease(1, false).unwrap();
+        let (_, kept_names) = open(&mut pool);
+        let mut before = kept_names.clone();
+        for round in 0..600 {
+            let lease = pool.lease(256, false).unwrap();
+            let (_, names) = open(&mut pool);
+            assert!(!names.contains(&kept_names[0]), "round {round}");
+            assert!(names.iter().all(|name| !before.contains(name)), "round {round}");
+            pool.release(lease);
+            pool.take_effects();
+            before = names;
+        }
+        assert!(pool.opened(kept).is_some());
+    }
+}

@@ -14,6 +14,7 @@ use super::interfaces;
 use super::node::Node;
 use super::outbox::Lanes;
 use super::pool::SocketPool;
+use super::port_mapping::PortMapper;
 use super::record::EventRecord;
 use super::runtime;
 use super::signals::{NodeIo, NodeSocket};
@@ -98,6 +99,8 @@ pub struct Driver {
     rows: [usize; 2],
     /// The last look at the lanes left messages there that the engine may take.
     more_in_lanes: bool,
+    /// There from the first order on.
+    port_mapper: Option<PortMapper>,
 }
 
 impl Driver {
@@ -131,6 +134,7 @@ impl Driver {
             close_sends: 0,
             rows: [0; 2],
             more_in_lanes: false,
+            port_mapper: None,
         }
     }
 
@@ -310,7 +314,17 @@ impl Driver {
                     answered = true;
                 }
                 SideEffect::CloseSockets(names) => self.pool.close(&names),
-                SideEffect::MapPort(_) => {}
+                SideEffect::MapPort(order) => {
+                    let mapper = self.port_mapper.get_or_insert_with(|| {
+                        let node = node.weak();
+                        PortMapper::new(Arc::new(move |answer| {
+                            if let Some(node) = node.upgrade() {
+                                node.answer(SideEffectAnswer::Mapping(answer));
+                            }
+                        }))
+                    });
+                    mapper.order(order);
+                }
             }
         }
         answered
@@ -429,9 +443,10 @@ impl Driver {
         self.events.hand_over(time_us);
     }
 
-    /// Nothing waits for room in a socket, and everybody who was left has been told.
+    /// Nothing waits for room in a socket, everybody who was left has been told, and routers have taken back what they gave.
     pub fn is_flushed(&self) -> bool {
-        self.blocked.is_none() && !self.engine.is_leaving()
+        let taken_back = self.port_mapper.as_ref().is_none_or(PortMapper::is_idle);
+        taken_back && self.blocked.is_none() && !self.engine.is_leaving()
     }
 
     /// Tells whoever has not been told yet, without waiting for anything any more.

@@ -31,6 +31,7 @@ pub mod options;
 pub mod outbox;
 pub mod owned;
 pub mod pool;
+pub mod port_mapping;
 pub mod record;
 pub mod runtime;
 #[cfg(feature = "program")]

@@ -18,6 +18,9 @@ use crate::peer::api::SideEffectAnswer;
 /// Names that may be resolved at the same time in the process; more wait their turn. Each takes a thread while it runs.
 const MAX_RESOLVING: usize = 4;
 
+/// Other things that block which may run at the same time in the process; more wait their turn.
+const MAX_THREADS: usize = 3;
+
 /// Addresses of a name that are of use.
 const MAX_RESOLVED: usize = 16;
 
@@ -26,6 +29,7 @@ struct Background {
     /// The process that has the thread: threads do not survive a fork.
     process: u32,
     resolving: Semaphore,
+    threads: Semaphore,
 }
 
 static BACKGROUND: OnceCell<Background> = OnceCell::new();
@@ -53,7 +57,7 @@ fn start() -> std::io::Result<Background> {
     thread::Builder::new().name("lanline".into()).spawn(move || {
         let runtime = Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(MAX_RESOLVING)
+            .max_blocking_threads(MAX_RESOLVING + MAX_THREADS)
             .build();
         match runtime {
             Ok(runtime) => {
@@ -71,6 +75,7 @@ fn start() -> std::io::Result<Background> {
         handle,
         process: std::process::id(),
         resolving: Semaphore::new(MAX_RESOLVING),
+        threads: Semaphore::new(MAX_THREADS),
     })
 }
 
@@ -109,6 +114,22 @@ async fn drive(node: Arc<Node>) {
         Err(error) => node.fail(&format!("sockets could not be watched: {error}")),
     }
     node.background_ended();
+}
+
+/// Runs a task in the background. False: there is no background (the process was forked).
+pub fn spawn(task: impl Future<Output = ()> + Send + 'static) -> bool {
+    background().map(|background| background.handle.spawn(task)).is_ok()
+}
+
+/// Runs something that blocks in a thread of its own, and waits for it. It goes on if nobody waits any more. `None`: it panicked.
+pub async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Option<R> {
+    let permit = background().ok()?.threads.acquire().await.ok()?;
+    let working = tokio::task::spawn_blocking(move || {
+        let result = work();
+        drop(permit);
+        result
+    });
+    working.await.ok()
 }
 
 /// Resolves a name; the answer finds its way to the engine if the node still lives then.

@@ -6,6 +6,7 @@
 #![cfg(target_os = "linux")]
 
 mod discovery;
+mod mapping;
 mod network;
 mod players;
 mod routers;
