@@ -11,6 +11,7 @@
 //! | [`nat`] | what this node sits behind |
 //! | `port_mapping` | ports that routers forward |
 //! | `sockets` | the pool of further sockets |
+//! | `roaming` | paths that die under a living connection |
 //! | `report` | all of it in one report |
 //! | [`mesh`] | the session |
 //!
@@ -31,6 +32,7 @@ mod punch;
 mod rendezvous;
 mod report;
 mod requests;
+mod roaming;
 mod sockets;
 #[cfg(all(test, feature = "lab"))]
 mod tests;
@@ -64,6 +66,7 @@ use nat::Nat;
 use paths::{Owner, Path, Paths, kind_of};
 use rendezvous::Rendezvous;
 use requests::{Pending, Requests};
+use roaming::Roaming;
 use sockets::SocketPool;
 
 /// Figures in the view are refreshed at most this often: three frames.
@@ -115,6 +118,9 @@ pub struct Node {
     attempts: Attempts,
     requests: Requests,
     nat: Nat,
+    roaming: Roaming,
+    /// Longest silence on a link before a keep-alive.
+    keep_alive: Duration,
     pool: SocketPool,
 
     server_links: BTreeMap<LinkId, SyntheticAddress>,
@@ -194,6 +200,8 @@ impl Node {
             attempts: Attempts::new(now),
             requests: Requests::default(),
             nat: Nat::default(),
+            roaming: Roaming::default(),
+            keep_alive,
             pool: SocketPool::new(config.max_sockets),
             server_links: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -319,6 +327,7 @@ impl Node {
     ) -> Result<(), SendError> {
         self.now = now;
         let link = self.peers.get(&peer).and_then(|peer| peer.current);
+        self.timers_changed |= self.roaming.note_sent(now, peer);
         self.transport
             .send(link.ok_or(SendError::NotConnected)?, channel, mode, data)
     }
@@ -384,8 +393,9 @@ impl Node {
             SideEffectAnswer::Resolved { id, addresses } => self.name_resolved(now, id, addresses),
             SideEffectAnswer::LocalAddresses(addresses) => {
                 if self.local_addresses != addresses {
-                    self.local_addresses = addresses;
+                    let before = std::mem::replace(&mut self.local_addresses, addresses);
                     self.update_server();
+                    self.interfaces_changed(now, &before);
                 }
             }
             SideEffectAnswer::SocketsOpened { id, sockets } => {
@@ -624,6 +634,7 @@ impl Node {
             self.connections_deadline(),
             self.paths.poll_timeout(),
             self.mesh.poll_timeout(),
+            self.roaming.poll_timeout(),
             self.dropped_due,
         ];
         own.into_iter().flatten().min()
@@ -644,6 +655,7 @@ impl Engine for Node {
             }
             Kind::QuicLong | Kind::QuicShort => {
                 if let Some(route) = self.route_for(now, &datagram) {
+                    self.paths.note_heard(now, route);
                     let origin = self.origin_of(route, &datagram);
                     self.transport
                         .handle_datagram_from(now, route, origin, datagram.ecn, datagram.contents);
@@ -665,6 +677,7 @@ impl Engine for Node {
             self.attempts_timeout(now);
             self.connections_timeout(now);
             self.dropped_timeout(now);
+            self.roaming_timeout(now);
             self.paths.sweep(now);
             if self.mesh.poll_timeout().is_some_and(|at| at <= now) {
                 self.mesh_changed().handle_timeout(now);

@@ -5,6 +5,7 @@ mod hostile;
 mod paths;
 mod punch;
 mod random;
+mod roaming;
 mod server;
 
 use std::time::Duration;
