@@ -15,11 +15,23 @@ fuzz_target!(|bytes: &[u8]| {
         request.encode(&mut written);
         let again = Request::decode(&written).expect("our own request");
         assert_eq!((again.transaction, again.change), (request.transaction, request.change));
+        assert_eq!((again.response_port, again.cookie), (request.response_port, request.cookie));
     }
     if let Ok(response) = Response::decode(bytes) {
         let mut written = Vec::new();
         response.encode(&mut written);
         assert!(written.len() <= MAX_RESPONSE);
-        assert_eq!(Response::decode(&written), Ok(response));
+        let again = Response::decode(&written).expect("our own response");
+        let (Response::Success { .. }, Response::Success { .. }) = (&again, &response) else {
+            assert_eq!(again, response);
+            return;
+        };
+        // What has no room within the bound is left out the first time, and nothing more the second time.
+        let mut twice = Vec::new();
+        again.encode(&mut twice);
+        assert_eq!(Response::decode(&twice), Ok(again));
+        let mut padded = Vec::new();
+        response.encode_padded(&mut padded, bytes.len());
+        assert!(padded.len() <= bytes.len().max(MAX_RESPONSE));
     }
 });

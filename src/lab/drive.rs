@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use super::agenda::Happening;
 use super::host::{Effort, MAX_WAKES_PER_MILLISECOND, Outputs, Startup};
 use super::network::{DEFAULT_TIME_TO_LIVE, Lost, Packet, Step};
-use super::trace::{self, Captured, DropReason, Fate, TraceEntry};
+use super::trace::{self, Captured, DropReason, Fate, Sent, TraceEntry};
 use super::{AttachmentId, HostId, Lab, Party, RecordedEvent, derive_seed};
 use crate::engine::{Datagram, SocketName, Transmit};
 use crate::peer::api::{SideEffect, SideEffectAnswer};
@@ -164,6 +164,12 @@ impl Lab {
                 contents: packet.contents.clone(),
             });
         }
+        if let Some(probes) = &mut self.probes {
+            probes
+                .entry(host)
+                .or_default()
+                .received(packet.source, &packet.contents);
+        }
         let datagram = Datagram {
             socket,
             source: packet.source,
@@ -263,8 +269,7 @@ impl Lab {
                 }
                 return;
             }
-            // Nobody in the lab forwards ports.
-            SideEffect::MapPort(_) => return,
+            SideEffect::MapPort(order) => return self.order_mapping(host, order),
         };
         let addresses = match self.names.get(&name) {
             Some(addresses) if !addresses.is_empty() => Ok(addresses.clone()),
@@ -274,7 +279,7 @@ impl Lab {
         self.answer_after(host, self.resolve_time, SideEffectAnswer::Resolved { id, addresses });
     }
 
-    fn answer_after(&mut self, host: HostId, delay: Duration, answer: SideEffectAnswer) {
+    pub(super) fn answer_after(&mut self, host: HostId, delay: Duration, answer: SideEffectAnswer) {
         let incarnation = self.hosts[host.0].incarnation;
         let happening = Happening::Answer {
             host,
@@ -328,6 +333,7 @@ impl Lab {
         counters.sent += 1;
         counters.bytes_sent += contents.len() as u64;
         self.note(Fate::Sent, host, &packet);
+        self.keep_sent(host, &transmit, &packet);
         let destination = packet.destination.ip();
         if destination.is_loopback() || self.hosts[host.0].addresses().any(|address| address == destination) {
             self.agenda.add(self.time, Happening::AtHost { host, packet });
@@ -335,6 +341,24 @@ impl Lab {
         }
         let step = self.internet.send_up(self.time, &mut self.agenda, attachment, packet);
         self.after_step(step);
+    }
+
+    fn keep_sent(&mut self, host: HostId, transmit: &Transmit, packet: &Packet) {
+        if let Some(probes) = &mut self.probes {
+            let probes = probes.entry(host).or_default();
+            probes.sent(self.time, transmit.socket, packet.destination, &packet.contents);
+        }
+        if let Some(sent) = &mut self.sent {
+            sent.push(Sent {
+                time: self.time,
+                host,
+                socket: transmit.socket,
+                source: packet.source,
+                destination: packet.destination,
+                time_to_live: transmit.time_to_live,
+                contents: packet.contents.clone(),
+            });
+        }
     }
 
     /// The source address and the interface for a datagram, as a system chooses them: the interface of the socket's

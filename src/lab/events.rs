@@ -90,7 +90,7 @@ pub enum OwnedEvent {
     },
     NatDetected {
         request: RequestId,
-        report: NatReport,
+        report: Box<NatReport>,
         reason: Option<Reason>,
     },
     PortMapped {

@@ -6,12 +6,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use rand::RngExt;
+
 use super::agenda::Slot;
 use super::crypto::Randomness;
 use super::events::{OwnedEvent, RecordedEvent};
-use super::network::AttachmentId;
+use super::network::{AttachmentId, RouterId};
+use super::random::Generator;
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
 use crate::peer::Node;
+use crate::peer::api::nat::MappingId;
 use crate::peer::api::{SideEffect, SideEffectAnswer};
 use crate::server::Server;
 
@@ -224,14 +228,17 @@ pub(super) struct Host {
     /// Deadlines in this millisecond.
     pub(super) wakes: (u128, u32),
     pub(super) counters: HostCounters,
-    next_ephemeral: u16,
+    /// Ports that routers forward: the try, the router, the outside address there.
+    pub(super) forwarded: BTreeMap<MappingId, (RouterId, SocketAddr)>,
+    /// Chooses ports for sockets that do not ask for one.
+    generator: Generator,
 }
 
-/// The first port that the system gives to sockets which do not ask for one (the IANA range).
-const FIRST_EPHEMERAL_PORT: u16 = 49_152;
+/// The ports that the system gives, in no order, to sockets which do not ask for one (Linux's range).
+const EPHEMERAL_PORTS: std::ops::Range<u16> = 32_768..61_000;
 
 impl Host {
-    pub(super) fn new(name: &str, randomness: Randomness) -> Self {
+    pub(super) fn new(name: &str, randomness: Randomness, generator: Generator) -> Self {
         Self {
             name: name.into(),
             interfaces: Vec::new(),
@@ -245,7 +252,8 @@ impl Host {
             wake: None,
             wakes: (0, 0),
             counters: HostCounters::default(),
-            next_ephemeral: FIRST_EPHEMERAL_PORT,
+            forwarded: BTreeMap::new(),
+            generator,
         }
     }
 
@@ -286,8 +294,12 @@ impl Host {
     }
 
     fn open_ephemeral(&mut self, socket: SocketName, address: IpAddr) -> SocketAddr {
-        let bound = SocketAddr::new(address, self.next_ephemeral);
-        self.next_ephemeral = self.next_ephemeral.checked_add(1).unwrap_or(FIRST_EPHEMERAL_PORT);
+        let bound = loop {
+            let port = self.generator.random_range(EPHEMERAL_PORTS);
+            if self.sockets.values().all(|bound| bound.port() != port) {
+                break SocketAddr::new(address, port);
+            }
+        };
         self.sockets.insert(socket, bound);
         bound
     }

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | [`Lab`] | builds hosts, drives engines, passes time |
 //! | [`Link`], [`LinkDirection`] | delay, jitter, loss, order, duplication, rate and queue |
-//! | [`RouterConfig`] | mapping, filtering, port allocation, time-outs, hairpin |
+//! | [`RouterConfig`] | mapping, filtering, port allocation, time-outs, hairpin, forwarded ports |
+//! | [`AttemptProbes`] | what one attempt to open a way cost in probes |
 //! | [`RawHost`] | a UDP endpoint for tests: records and sends |
 //! | [`Scenario`](scenario::Scenario) | a server and players behind routers in a few lines |
 //! | [`figures`] | what a game feels, measured: for tests and benchmarks
@@ -29,8 +30,11 @@ pub mod crypto;
 mod drive;
 mod events;
 pub mod figures;
+mod forwarding;
 mod host;
+mod moves;
 mod network;
+mod probes;
 mod random;
 mod router;
 pub mod scenario;
@@ -48,10 +52,13 @@ pub use crypto::seeded_provider;
 pub use events::{OwnedEvent, RecordedEvent};
 pub use host::{HostCounters, LabEngine, Outputs, RawHost, Received, Startup};
 pub use network::{AttachmentId, Families, Link, LinkDirection, NetworkId, Prefix, RouterId, half_loss};
+pub use probes::{AttemptProbes, HostProbes};
 pub use random::derive_seed;
-pub use router::{Allocation, Dependence, Pooling, RouterConfig, Translation};
+pub use router::{
+    Allocation, BurstLimit, Dependence, MappingService, Pooling, PortMappingConfig, RouterConfig, Translation,
+};
 pub use seeds::{SEED_VARIABLE, assert_share_of_seeds, replay_command, seed_from_environment, with_seeds};
-pub use trace::{Captured, DropReason, Fate, TraceEntry, first_difference};
+pub use trace::{Captured, DropReason, Fate, Sent, TraceEntry, first_difference};
 
 use crate::codes::SendMode;
 use crate::engine::{SocketName, Transmit};
@@ -96,6 +103,10 @@ pub struct Lab {
     trace: Option<Vec<TraceEntry>>,
     /// Whole datagrams, while they are captured.
     captured: Option<Vec<Captured>>,
+    /// The same of what hosts send.
+    sent: Option<Vec<Sent>>,
+    /// Probes of each host, while they are counted.
+    probes: Option<BTreeMap<HostId, HostProbes>>,
     drops: BTreeMap<DropReason, u64>,
     next_request: RequestId,
     buffer: Vec<u8>,
@@ -117,6 +128,8 @@ impl Lab {
             partitions: Vec::new(),
             trace: None,
             captured: None,
+            sent: None,
+            probes: None,
             drops: BTreeMap::new(),
             next_request: 1,
             buffer: Vec::new(),
@@ -161,15 +174,17 @@ impl Lab {
     /// Adds a host with one interface in `network`. It runs nothing yet.
     pub fn add_host_with(&mut self, name: &str, network: NetworkId, link: Link, families: Families) -> HostId {
         let host = HostId(self.hosts.len());
-        self.hosts.push(Host::new(name, self.randomness(host, 0)));
+        let ports = random::generator(self.seed, "ephemeral ports", host.0 as u64);
+        self.hosts.push(Host::new(name, self.randomness(host, 0), ports));
         self.add_interface(host, network, link, families);
         host
     }
 
-    /// Gives a host a further interface.
+    /// Gives a host a further interface. An engine that runs there is told.
     pub fn add_interface(&mut self, host: HostId, network: NetworkId, link: Link, families: Families) {
         let interface = self.internet.attach_host(host, network, link, families);
         self.hosts[host.0].interfaces.push(interface);
+        self.tell_addresses(host);
     }
 
     fn randomness(&self, host: HostId, incarnation: u64) -> Randomness {
@@ -337,9 +352,10 @@ impl Lab {
         state.set_config(config);
     }
 
-    /// The router forgets its mappings.
+    /// The router forgets its mappings and what programs had forwarded. What was forwarded by hand stays.
     pub fn reboot_router(&mut self, router: RouterId) {
-        self.internet.router(router).reboot();
+        let time = self.time;
+        self.internet.router(router).reboot(time);
     }
 
     /// Mappings of a router that are alive.
@@ -502,6 +518,26 @@ impl Lab {
     /// What was captured; nothing is from now on.
     pub fn take_captured(&mut self) -> Vec<Captured> {
         self.captured.take().unwrap_or_default()
+    }
+
+    /// Keeps every datagram that a host sends from now on, whole.
+    pub fn capture_sent(&mut self) {
+        self.sent.get_or_insert_default();
+    }
+
+    /// What hosts have sent; nothing is kept from now on.
+    pub fn take_sent(&mut self) -> Vec<Sent> {
+        self.sent.take().unwrap_or_default()
+    }
+
+    /// Counts the probes of every host from now on.
+    pub fn count_probes(&mut self) {
+        self.probes.get_or_insert_default();
+    }
+
+    /// The probes of a host since they are counted; `None`: it has sent and received none.
+    pub fn probes(&self, host: HostId) -> Option<&HostProbes> {
+        self.probes.as_ref()?.get(&host)
     }
 
     /// Gives a host a datagram as if it had come from any address.

@@ -22,13 +22,14 @@
 //! With a round trip R to the server and D between players behind different routers, n (one way, LAN included) is D/4 and
 //! s is R/2 − D/4.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::network::Prefix;
 use super::{
-    Allocation, HostId, Lab, Link, OwnedEvent, RecordedEvent, RouterConfig, RouterId, derive_seed, half_loss,
-    seeded_provider,
+    Allocation, Families, HostId, Lab, Link, NetworkId, OwnedEvent, RecordedEvent, RouterConfig, RouterId, derive_seed,
+    half_loss, seeded_provider,
 };
 use crate::codes::PathKind;
 use crate::engine::SocketName;
@@ -77,6 +78,8 @@ impl RouterKind {
 
 enum Place {
     Behind(RouterKind),
+    /// Behind a router whose outside is in the LAN of another one.
+    BehindTwo(RouterKind, RouterConfig),
     WithNode(usize),
 }
 
@@ -87,6 +90,10 @@ const LAN_LATENCY: Duration = Duration::from_micros(250);
 /// The server's ports, as `lanline serve` has them.
 const SERVER_PORT: u16 = 61_111;
 const SERVER_SECOND_PORT: u16 = 61_112;
+/// The server's name, where it has addresses of both IP versions.
+const SERVER_NAME: &str = "server.lab";
+/// The range of the LAN behind a carrier's router (RFC 6598).
+const CARRIER_LAN: Prefix = Prefix::v4(100, 64, 0, 0, 16);
 /// Each node has a port of its own, so that a mix-up of nodes of different LANs shows.
 const FIRST_NODE_PORT: u16 = 40_000;
 /// Time for things that are expected to happen without loss worth mentioning.
@@ -106,6 +113,9 @@ pub struct ScenarioBuilder {
     change_node: NodeChange,
     change_server: ServerChange,
     traced: bool,
+    server_addresses: usize,
+    families: Families,
+    max_sockets: Option<u16>,
 }
 
 impl ScenarioBuilder {
@@ -145,6 +155,32 @@ impl ScenarioBuilder {
         for _ in 0..count {
             self = self.node(kind.clone());
         }
+        self
+    }
+
+    /// Adds a player behind two routers in a row: its own one, and a carrier's.
+    pub fn node_behind_carrier(mut self, kind: RouterKind, carrier: RouterConfig) -> Self {
+        self.places.push(Place::BehindTwo(kind, carrier));
+        self
+    }
+
+    /// The server has that many public IPv4 addresses, each with its main and its second port (1 unless set).
+    pub fn server_addresses(mut self, count: usize) -> Self {
+        assert!(count >= 1);
+        self.server_addresses = count;
+        self
+    }
+
+    /// Server and players have IPv6 as well, and players know the server by a name. Routers let IPv6 in as their filter says, or
+    /// openly ([`RouterConfig::ipv6_open`]).
+    pub fn ipv6(mut self) -> Self {
+        self.families = Families::Both;
+        self
+    }
+
+    /// Further sockets that each player's system allows (320 unless set).
+    pub fn max_sockets(mut self, count: u16) -> Self {
+        self.max_sockets = Some(count);
         self
     }
 
@@ -197,7 +233,13 @@ impl ScenarioBuilder {
         let player_latency = self.peer_round_trip / 4;
         let server_link = self.public_link(self.server_round_trip / 2 - player_latency);
         let internet = lab.internet();
-        let server = lab.add_host("server", internet, server_link);
+        let server = lab.add_host_with("server", internet, server_link, self.families);
+        for _ in 1..self.server_addresses {
+            lab.add_interface(server, internet, server_link, Families::V4);
+        }
+        if self.families == Families::Both {
+            lab.set_name(SERVER_NAME, lab.addresses(server));
+        }
         let server_identity = Arc::new(Identity::from_seed(derive_seed(self.seed, "server identity", 0)));
         let mut scenario = Scenario {
             server_key: server_identity.public(),
@@ -208,10 +250,13 @@ impl ScenarioBuilder {
             guids: Vec::new(),
             keys: Vec::new(),
             routers: Vec::new(),
+            families: self.families,
+            router_link: self.public_link(player_latency - LAN_LATENCY),
+            open_link: self.public_link(player_latency),
         };
-        scenario.start_server(server_identity, &self.change_server, engines);
+        scenario.start_server(server_identity, &self, engines);
         for (number, place) in self.places.iter().enumerate() {
-            scenario.add_node(number, place, player_latency, &self, engines);
+            scenario.add_node(number, place, &self, engines);
         }
         scenario
     }
@@ -246,6 +291,9 @@ pub struct Scenario {
     pub keys: Vec<PublicKey>,
     /// The players' routers (players in one LAN share one); `None`: a public address.
     pub routers: Vec<Option<RouterId>>,
+    families: Families,
+    router_link: Link,
+    open_link: Link,
 }
 
 impl Scenario {
@@ -261,33 +309,60 @@ impl Scenario {
             change_node: Box::new(|_, _| {}),
             change_server: Box::new(|_| {}),
             traced: false,
+            server_addresses: 1,
+            families: Families::V4,
+            max_sockets: None,
         }
     }
 
-    fn start_server(&mut self, identity: Arc<Identity>, change: &ServerChange, engines: bool) {
-        let sockets = [
-            (SocketName::Udp4, SERVER_PORT),
-            (SocketName::Listen(0), SERVER_SECOND_PORT),
-        ];
-        let sockets = sockets.map(|(name, port)| {
-            let bound = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
-            self.lab.open_socket(self.server, name, bound);
-            ServerSocket {
-                name,
-                bound,
-                public: Some(SocketAddr::new(self.server_address.ip(), port)),
-                main: name == SocketName::Udp4,
+    /// The sockets that `lanline serve` would open: on all of an IP version, or on each of several addresses.
+    fn server_sockets(&self, builder: &ScenarioBuilder) -> Vec<ServerSocket> {
+        let addresses = self.lab.addresses(self.server);
+        let unspecified = |address: &IpAddr| match address {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let mut sockets: Vec<ServerSocket> = Vec::new();
+        for (port, main) in [(SERVER_PORT, true), (SERVER_SECOND_PORT, false)] {
+            for address in &addresses {
+                let first = |name| main && sockets.iter().all(|socket| socket.name != name);
+                let name = match address {
+                    IpAddr::V4(_) if first(SocketName::Udp4) => SocketName::Udp4,
+                    IpAddr::V6(_) if first(SocketName::Udp6) => SocketName::Udp6,
+                    _ => {
+                        let further = |socket: &&ServerSocket| matches!(socket.name, SocketName::Listen(_));
+                        SocketName::Listen(sockets.iter().filter(further).count() as u8)
+                    }
+                };
+                let bound = match builder.server_addresses {
+                    1 => unspecified(address),
+                    _ => *address,
+                };
+                sockets.push(ServerSocket {
+                    name,
+                    bound: SocketAddr::new(bound, port),
+                    public: Some(SocketAddr::new(*address, port)),
+                    main,
+                });
             }
-        });
+        }
+        sockets
+    }
+
+    fn start_server(&mut self, identity: Arc<Identity>, builder: &ScenarioBuilder, engines: bool) {
+        let sockets = self.server_sockets(builder);
+        for socket in &sockets {
+            self.lab.open_socket(self.server, socket.name, socket.bound);
+        }
         let mut config = ServerConfig {
             identity,
             seed: [0; 32],
             crypto: seeded_provider(),
             access_key: String::new(),
-            sockets: sockets.to_vec(),
+            sockets,
             max_nodes: 10_000,
         };
-        change(&mut config);
+        (builder.change_server)(&mut config);
         if engines {
             self.lab.start_server(self.server, config);
         } else {
@@ -295,27 +370,45 @@ impl Scenario {
         }
     }
 
-    fn add_node(&mut self, number: usize, place: &Place, latency: Duration, builder: &ScenarioBuilder, engines: bool) {
-        let router = match place {
-            Place::WithNode(earlier) => self.routers[*earlier],
-            Place::Behind(kind) => kind.config().map(|config| {
-                let link = builder.public_link(latency - LAN_LATENCY);
-                self.lab.add_router(self.lab.internet(), config, link)
-            }),
+    /// Builds what a player sits behind: its router, its network, its link into that.
+    fn place(&mut self, kind: &RouterKind, carrier: Option<&RouterConfig>) -> (Option<RouterId>, NetworkId, Link) {
+        let internet = self.lab.internet();
+        let Some(config) = kind.config() else {
+            return (None, internet, self.open_link);
         };
-        let (network, link) = match router {
-            Some(router) => (self.lab.lan(router), Link::lan(LAN_LATENCY)),
-            None => (self.lab.internet(), builder.public_link(latency)),
+        let router = match carrier {
+            None => self.lab.add_router(internet, config, self.router_link),
+            Some(carrier) => {
+                let (carrier, link) = (carrier.clone(), self.router_link);
+                let carrier = self.lab.add_router_with_lan(internet, carrier, link, CARRIER_LAN);
+                let link = Link::lan(Duration::ZERO);
+                self.lab.add_router(self.lab.lan(carrier), config, link)
+            }
         };
-        let host = self.lab.add_host(&format!("node {number}"), network, link);
+        (Some(router), self.lab.lan(router), Link::lan(LAN_LATENCY))
+    }
+
+    fn add_node(&mut self, number: usize, place: &Place, builder: &ScenarioBuilder, engines: bool) {
+        let (router, network, link) = match place {
+            Place::Behind(kind) => self.place(kind, None),
+            Place::BehindTwo(kind, carrier) => self.place(kind, Some(carrier)),
+            Place::WithNode(earlier) => match self.routers[*earlier] {
+                Some(router) => (Some(router), self.lab.lan(router), Link::lan(LAN_LATENCY)),
+                None => (None, self.lab.internet(), self.open_link),
+            },
+        };
+        let name = format!("node {number}");
+        let host = self.lab.add_host_with(&name, network, link, self.families);
         let port = FIRST_NODE_PORT + number as u16;
-        self.lab.open_socket(
-            host,
-            SocketName::Udp4,
-            SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port),
-        );
+        let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+        self.lab.open_socket(host, SocketName::Udp4, v4);
+        if self.families == Families::Both {
+            let v6 = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+            self.lab.open_socket(host, SocketName::Udp6, v6);
+        }
         let identity = Identity::from_seed(derive_seed(builder.seed, "identity", number as u64));
         let mut config = node_config(identity);
+        config.max_sockets = builder.max_sockets.unwrap_or(config.max_sockets);
         (builder.change_node)(number, &mut config);
         self.routers.push(router);
         self.nodes.push(host);
@@ -328,6 +421,13 @@ impl Scenario {
         }
     }
 
+    /// A player goes somewhere else: behind a new router of that kind, with a new address. Its engine is told.
+    pub fn move_node(&mut self, player: usize, kind: &RouterKind) {
+        let (router, network, link) = self.place(kind, None);
+        self.routers[player] = router;
+        self.lab.move_host(self.nodes[player], 0, network, link, self.families);
+    }
+
     /// Gives a command that carries a new request id; returns the id.
     pub fn request(&mut self, player: usize, command: impl FnOnce(RequestId) -> Command) -> RequestId {
         let request = self.lab.next_request();
@@ -337,7 +437,11 @@ impl Scenario {
 
     /// Tells a player to connect to the server, whose key it knows.
     pub fn connect_server(&mut self, player: usize) -> RequestId {
-        let (host, port, key) = (self.server_address.ip().to_string(), SERVER_PORT, Some(self.server_key));
+        let host = match self.families {
+            Families::Both => SERVER_NAME.to_owned(),
+            _ => self.server_address.ip().to_string(),
+        };
+        let (port, key) = (SERVER_PORT, Some(self.server_key));
         self.request(player, |request| Command::ConnectServer {
             request,
             host,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::HostId;
+use crate::engine::SocketName;
 
 /// Why the lab's network did not deliver a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +42,8 @@ pub enum DropReason {
     QuotaExceeded,
     /// A router passes no UDP.
     UdpBlocked,
+    /// A router drops bursts of one inside host.
+    Burst,
 }
 
 /// What happened.
@@ -80,6 +83,25 @@ pub struct Captured {
     pub host: HostId,
     /// From where, as the host sees it.
     pub source: SocketAddr,
+    /// The UDP payload.
+    pub contents: bytes::Bytes,
+}
+
+/// A datagram as a host sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// Virtual time since the lab's start.
+    pub time: Duration,
+    /// By whom.
+    pub host: HostId,
+    /// From which of its sockets.
+    pub socket: SocketName,
+    /// The source address, as the host knows it.
+    pub source: SocketAddr,
+    /// To where.
+    pub destination: SocketAddr,
+    /// The time to live that the engine asked for; `None`: the ordinary one.
+    pub time_to_live: Option<u8>,
     /// The UDP payload.
     pub contents: bytes::Bytes,
 }

@@ -309,7 +309,7 @@ pub enum Event<'a> {
         /// The request that it ends; 0: nobody asked.
         request: RequestId,
         /// What is known now.
-        report: NatReport,
+        report: Box<NatReport>,
         /// Why less is known than usual; `None`: all questions were answered.
         reason: Option<Reason>,
     },

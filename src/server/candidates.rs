@@ -7,15 +7,19 @@
 //! | claim | passes if |
 //! |---|---|
 //! | private address (`Local`) | both nodes are in one local network |
-//! | global address (`Local`) | it is the observed IPv4 address, or in the observed IPv6 /64 |
-//! | `Mapped`, `Manual` | its IP address is the observed one |
+//! | global address (`Local`) | it is an IPv4 address that was seen, or in an IPv6 /64 that was |
+//! | `Mapped`, `Manual` | its IP address was seen |
 //! | loopback | the server saw both nodes on loopback |
 //! | multicast, link-local, unspecified, reserved, port 0; `Observed` | never |
+//!
+//! Seen are the address of the node's session and those that it has proven with the server's cookies (of the other IP version, of
+//! another interface). Others are told of all of these, as `Observed`.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::scope::{Scope, same_public_address, scope};
 use crate::wire::MAX_CANDIDATES;
+use crate::wire::control::AddressProof;
 use crate::wire::introduction::{Candidate, CandidateKind};
 
 /// A node's addresses: what the server saw, and what the node claims.
@@ -23,59 +27,83 @@ use crate::wire::introduction::{Candidate, CandidateKind};
 pub struct Addresses<'a> {
     /// As the server sees it.
     pub observed: SocketAddr,
+    /// What it has proven, checked.
+    pub proofs: &'a [AddressProof],
     /// As the node says.
     pub claimed: &'a [Candidate],
 }
 
-/// What `receiver` is told of `node`: the observed address first, no address twice.
-pub fn for_introduction(node: Addresses<'_>, receiver: Addresses<'_>) -> Vec<Candidate> {
-    let mut candidates = Vec::with_capacity(1 + node.claimed.len().min(MAX_CANDIDATES));
-    let both_on_loopback = [node, receiver]
-        .iter()
-        .all(|side| scope(side.observed.ip()) == Scope::Loopback);
-    // One that the server saw on loopback has no address there that anybody else could use.
-    if both_on_loopback || scope(node.observed.ip()) != Scope::Loopback {
-        candidates.push(Candidate {
-            kind: CandidateKind::Observed,
-            address: node.observed,
-        });
+impl Addresses<'_> {
+    /// What the server saw: the address of the session, then the proven ones.
+    fn seen(&self) -> impl Iterator<Item = SocketAddr> + use<'_> {
+        let proven = self.proofs.iter().map(|proof| proof.address);
+        std::iter::once(self.observed)
+            .chain(proven)
+            .map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
-    let local_network = in_one_local_network(node.observed.ip(), receiver.observed.ip());
-    for claim in node.claimed {
-        if candidates.len() == MAX_CANDIDATES {
-            break;
+
+    fn on_loopback(&self) -> bool {
+        self.seen().any(|address| scope(address.ip()) == Scope::Loopback)
+    }
+}
+
+/// What `receiver` is told of `node`: the observed addresses first, that of its session before all, no address twice.
+pub fn for_introduction(node: Addresses<'_>, receiver: Addresses<'_>) -> Vec<Candidate> {
+    let mut candidates: Vec<Candidate> = Vec::with_capacity(1 + node.claimed.len().min(MAX_CANDIDATES));
+    let both_on_loopback = node.on_loopback() && receiver.on_loopback();
+    let mut add = |kind, address: SocketAddr| {
+        if candidates.len() < MAX_CANDIDATES && candidates.iter().all(|candidate| candidate.address != address) {
+            candidates.push(Candidate { kind, address });
         }
+    };
+    for address in node.seen() {
+        // One that the server saw on loopback has no address there that anybody else could use.
+        let usable = match scope(address.ip()) {
+            Scope::Loopback => both_on_loopback,
+            Scope::Unusable => address == node.observed,
+            Scope::Private | Scope::Global => true,
+        };
+        if usable {
+            add(CandidateKind::Observed, address);
+        }
+    }
+    let local_network = in_one_local_network(&node, &receiver);
+    for claim in node.claimed {
         let address = SocketAddr::new(claim.address.ip().to_canonical(), claim.address.port());
-        let known = candidates.iter().any(|candidate| candidate.address == address);
-        if !known && passes(claim.kind, address, node.observed.ip(), local_network, both_on_loopback) {
-            candidates.push(Candidate {
-                kind: claim.kind,
-                address,
-            });
+        if passes(claim.kind, address, &node, local_network, both_on_loopback) {
+            add(claim.kind, address);
         }
     }
     candidates
 }
 
-/// Behind one public address; or the server sees both without one: one on its own machine, the other in a private network.
-fn in_one_local_network(one: IpAddr, other: IpAddr) -> bool {
+/// Behind one public address, of either IP version; or the server sees both without one: one on its own machine, the other in a private
+/// network.
+fn in_one_local_network(one: &Addresses<'_>, other: &Addresses<'_>) -> bool {
+    one.seen().any(|address| {
+        other
+            .seen()
+            .any(|other| share_a_local_network(address.ip(), other.ip()))
+    })
+}
+
+fn share_a_local_network(one: IpAddr, other: IpAddr) -> bool {
     let on_the_servers_side = |ip| matches!(scope(ip), Scope::Loopback | Scope::Private);
     let one_on_loopback = scope(one) == Scope::Loopback || scope(other) == Scope::Loopback;
     same_public_address(one, other) || (one_on_loopback && on_the_servers_side(one) && on_the_servers_side(other))
 }
 
-fn passes(kind: CandidateKind, address: SocketAddr, observed: IpAddr, local_network: bool, loopback: bool) -> bool {
+fn passes(kind: CandidateKind, address: SocketAddr, node: &Addresses<'_>, local_network: bool, loopback: bool) -> bool {
     if address.port() == 0 {
         return false;
     }
-    let seen = same_public_address(address.ip(), observed);
     match (kind, scope(address.ip())) {
         (CandidateKind::Observed, _) | (_, Scope::Unusable) => false,
         (_, Scope::Loopback) => loopback,
         (CandidateKind::Local, Scope::Private) => local_network,
-        (CandidateKind::Local, Scope::Global) => seen,
+        (CandidateKind::Local, Scope::Global) => node.seen().any(|seen| same_public_address(address.ip(), seen.ip())),
         (CandidateKind::Mapped | CandidateKind::Manual, Scope::Private | Scope::Global) => {
-            address.ip() == observed.to_canonical()
+            node.seen().any(|seen| address.ip() == seen.ip())
         }
     }
 }
@@ -95,19 +123,86 @@ mod tests {
 
     /// What one at `receiver` is told of a node at `observed` with those claims.
     fn told(observed: &str, claimed: &[(CandidateKind, &str)], receiver: &str) -> Vec<(CandidateKind, String)> {
-        let claimed = claims(claimed);
+        told_with_proofs((observed, &[]), claimed, (receiver, &[]))
+    }
+
+    /// The same, with addresses that each side has proven.
+    fn told_with_proofs(
+        (observed, proven): (&str, &[&str]),
+        claimed: &[(CandidateKind, &str)],
+        (receiver, receiver_proven): (&str, &[&str]),
+    ) -> Vec<(CandidateKind, String)> {
+        let proofs = |list: &[&str]| -> Vec<AddressProof> {
+            list.iter()
+                .map(|address| AddressProof {
+                    address: address.parse().unwrap(),
+                    cookie: [0; 16],
+                })
+                .collect()
+        };
+        let (claimed, proofs, receiver_proofs) = (claims(claimed), proofs(proven), proofs(receiver_proven));
         let node = Addresses {
             observed: observed.parse().unwrap(),
+            proofs: &proofs,
             claimed: &claimed,
         };
         let receiver = Addresses {
             observed: receiver.parse().unwrap(),
+            proofs: &receiver_proofs,
             claimed: &[],
         };
         for_introduction(node, receiver)
             .into_iter()
             .map(|candidate| (candidate.kind, candidate.address.to_string()))
             .collect()
+    }
+
+    #[test]
+    fn a_proven_address_of_the_other_version_counts_as_seen() {
+        let claimed = [
+            (Local, "[2001:db8::77]:4000"),
+            (Local, "[2001:db8:0:1::77]:4000"),
+            (Manual, "[2001:db8::5]:7000"),
+            (Mapped, "203.0.113.1:7000"),
+            (Local, "192.168.1.5:4000"),
+        ];
+        let node = ("203.0.113.1:4000", &["[2001:db8::5]:4000"][..]);
+        let expected = [
+            (Observed, "203.0.113.1:4000".to_owned()),
+            (Observed, "[2001:db8::5]:4000".to_owned()),
+            (Local, "[2001:db8::77]:4000".to_owned()),
+            (Manual, "[2001:db8::5]:7000".to_owned()),
+            (Mapped, "203.0.113.1:7000".to_owned()),
+        ];
+        assert_eq!(told_with_proofs(node, &claimed, ("198.51.100.2:5000", &[])), expected);
+        // Without the proof nothing of IPv6 passes.
+        assert_eq!(told("203.0.113.1:4000", &claimed, "198.51.100.2:5000").len(), 2);
+    }
+
+    #[test]
+    fn one_public_address_may_be_any_that_was_proven() {
+        let claimed = [(Local, "192.168.1.5:4000")];
+        let knows = |node, receiver| {
+            told_with_proofs(node, &claimed, receiver)
+                .iter()
+                .any(|(kind, _)| *kind == Local)
+        };
+        let six = ("[2001:db8::5]:4000", &["203.0.113.1:4000"][..]);
+        assert!(knows(six, ("203.0.113.1:5000", &[])));
+        assert!(knows(("203.0.113.1:4000", &[]), six));
+        assert!(knows(six, ("198.51.100.2:1", &["[2001:db8::9]:1"])));
+        assert!(!knows(six, ("198.51.100.2:1", &["[2001:db8:0:1::9]:1"])));
+        assert!(!knows(
+            ("203.0.113.1:4000", &[]),
+            ("203.0.113.2:1", &["[2001:db8::9]:1"])
+        ));
+    }
+
+    #[test]
+    fn a_proven_loopback_address_goes_to_nobody_elsewhere() {
+        let node = ("203.0.113.1:4000", &["[::1]:4000", "203.0.113.1:4000"][..]);
+        assert_eq!(told_with_proofs(node, &[], ("198.51.100.2:1", &[])).len(), 1);
+        assert_eq!(told_with_proofs(node, &[], ("127.0.0.1:1", &[])).len(), 2);
     }
 
     use CandidateKind::{Local, Manual, Mapped, Observed};

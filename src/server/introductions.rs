@@ -32,6 +32,13 @@ pub const MAX_ATTEMPTS_AS_TARGET: usize = 256;
 /// Most attempts of a server, at about 250 bytes each.
 pub const MAX_ATTEMPTS: usize = 1 << 16;
 
+/// Most times that an attempt's sides are told of new facts: both sides' discovery ends while it runs, in two steps each, and both may
+/// move to another network once.
+pub const MAX_UPDATES: u8 = 8;
+
+/// Most forecasts of one side in an attempt: rounds of a second each for as long as punching goes on, and some to spare.
+pub const MAX_FORECASTS: u8 = 16;
+
 /// What a side must be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
@@ -78,6 +85,18 @@ struct Side {
     link: LinkId,
     /// It has said how the attempt ended.
     ended: bool,
+    /// Forecasts of it that were passed on.
+    forecasts: u8,
+}
+
+impl Side {
+    fn new(link: LinkId) -> Self {
+        Self {
+            link,
+            ended: false,
+            forecasts: 0,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -88,6 +107,8 @@ struct Attempt {
     target_guid: Guid,
     /// The target showed that it lives.
     reacted: bool,
+    /// How often both sides were told of new facts.
+    updates: u8,
     expires: Instant,
     /// The moment under which it stands in `deadlines`.
     deadline: Instant,
@@ -143,17 +164,12 @@ impl Introductions {
         }
         let deadline = now + REACTION_TIME;
         let attempt = Attempt {
-            asker: Side {
-                link: asker,
-                ended: false,
-            },
-            target: Side {
-                link: target,
-                ended: false,
-            },
+            asker: Side::new(asker),
+            target: Side::new(target),
             request,
             target_guid,
             reacted: false,
+            updates: 0,
             expires: now + VALID_TIME,
             deadline,
         };
@@ -215,6 +231,47 @@ impl Introductions {
             // A way that the asker verified was answered by the target.
             self.target_reacted(id);
         }
+    }
+
+    /// The facts of a node have changed. Gives who is to be told so: the attempt, the side, and the other side.
+    pub fn to_update(&mut self, link: LinkId) -> Vec<(u64, LinkId, LinkId)> {
+        let Some(involved) = self.involved.get(&link) else {
+            return Vec::new();
+        };
+        let mut told = Vec::new();
+        for id in involved.as_asker.iter().chain(&involved.as_target) {
+            let Some(attempt) = self
+                .attempts
+                .get_mut(id)
+                .filter(|attempt| attempt.updates < MAX_UPDATES)
+            else {
+                continue;
+            };
+            attempt.updates += 1;
+            for (side, other) in [(attempt.asker, attempt.target), (attempt.target, attempt.asker)] {
+                if !side.ended {
+                    told.push((*id, side.link, other.link));
+                }
+            }
+        }
+        told
+    }
+
+    /// A side foretells a port. Gives the other side, if it is to hear of that.
+    pub fn other_side_of_forecast(&mut self, link: LinkId, id: u64) -> Option<LinkId> {
+        let attempt = self.attempts.get_mut(&id)?;
+        let (side, other) = if attempt.asker.link == link {
+            (&mut attempt.asker, attempt.target)
+        } else if attempt.target.link == link {
+            (&mut attempt.target, attempt.asker)
+        } else {
+            return None;
+        };
+        if side.ended || other.ended || side.forecasts >= MAX_FORECASTS {
+            return None;
+        }
+        side.forecasts += 1;
+        Some(other.link)
     }
 
     /// The asker gives up.

@@ -8,6 +8,9 @@
 //! | `sessions` | a node's session with the server: its first message, access key, what it asks for |
 //! | `registry` | who is registered, by app and guid |
 //! | `introductions` | attempts that run, until both sides have said how they ended |
+//! | `updates` | what becomes known while they run |
+//! | `permits` | who may open many sockets or probe many ports |
+//! | `cookies` | proof that a node receives at an address |
 //! | `candidates` | which of a node's addresses another node is told |
 //! | `reflector` | STUN |
 //! | `limits` | how much one key, address and network may ask; all numbers |
@@ -21,12 +24,15 @@
 
 mod addresses;
 mod candidates;
+mod cookies;
 mod introductions;
 mod limits;
+mod permits;
 mod reflector;
 mod registry;
-mod scope;
+pub(crate) mod scope;
 mod sessions;
+mod updates;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,6 +47,7 @@ use crate::transport::identity::Identity;
 use crate::transport::{LinkKind, Origin, SyntheticAddress, Transport, TransportConfig};
 use crate::wire::classify::{Context, Kind, classify};
 use addresses::AddressTable;
+use cookies::Cookies;
 use introductions::Introductions;
 use limits::NodeLimits;
 use reflector::{Outcome, Reflector};
@@ -110,6 +117,12 @@ pub struct ServerCounters {
     pub dropped: u64,
     /// Registrations refused, for whatever reason.
     pub registrations_refused: u64,
+    /// Addresses that nodes claimed to have proven, and had not.
+    pub proofs_refused: u64,
+    /// Forecasts passed on.
+    pub forecasts: u64,
+    /// Forecasts not passed on: of no running attempt, too many, or not of the sender's own address.
+    pub forecasts_refused: u64,
 }
 
 /// A server.
@@ -123,6 +136,7 @@ pub struct Server {
     registry: Registry,
     introductions: Introductions,
     reflector: Reflector,
+    cookies: Cookies,
     registration_limits: NodeLimits,
     open_nat_limits: NodeLimits,
     counters: ServerCounters,
@@ -133,7 +147,7 @@ pub struct Server {
 
 impl Server {
     /// A server without nodes.
-    pub fn new(_now: Instant, config: ServerConfig) -> Self {
+    pub fn new(now: Instant, config: ServerConfig) -> Self {
         let mut random = StdRng::from_seed(config.seed);
         let mut transport_seed = [0; 32];
         random.fill_bytes(&mut transport_seed);
@@ -146,8 +160,12 @@ impl Server {
             keep_alive: KEEP_ALIVE,
             max_links: config.max_nodes.saturating_add(MAX_UNREGISTERED),
         });
+        let mut cookie_secret = [0; 32];
+        random.fill_bytes(&mut cookie_secret);
+        let cookies = Cookies::new(now, &cookie_secret);
         Self {
-            reflector: Reflector::new(config.sockets.clone()),
+            reflector: Reflector::new(config.sockets.clone(), cookies.clone()),
+            cookies,
             sockets: config.sockets,
             access_key: config.access_key,
             random,

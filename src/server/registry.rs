@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::transport::LinkId;
 use crate::transport::identity::{Guid, PublicKey};
-use crate::wire::control::{Consent, RelayPolicy};
+use crate::wire::control::{AddressProof, Consent, RelayPolicy};
 use crate::wire::introduction::{Candidate, NatFacts};
 
 /// A game's identifier, as a number. Never reused within the life of a [`Registry`].
@@ -27,6 +27,8 @@ pub struct Profile {
     pub candidates: Box<[Candidate]>,
     /// What it knows of its NAT.
     pub facts: NatFacts,
+    /// Addresses that it has proven, checked.
+    pub proofs: Box<[AddressProof]>,
 }
 
 /// A registered node.

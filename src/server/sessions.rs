@@ -16,6 +16,7 @@ use ring::hmac;
 use super::candidates::{self, Addresses};
 use super::introductions::{NotBegun, Notice, VALID_TIME};
 use super::limits::ControlBudget;
+use super::permits::permits;
 use super::registry::{Applicant, Node, Profile, Refusal};
 use super::{IDLE_TIMEOUT, Server};
 use crate::codes::Code;
@@ -24,7 +25,7 @@ use crate::transport::{CloseInfo, LinkEvent, LinkId, SyntheticAddress};
 use crate::wire::control::{
     ACCESS_EXPORTER_LABEL, Consent, FromServer, Hello, MAX_STUN_ADDRESSES, RelayPolicy, ToServer,
 };
-use crate::wire::introduction::{BirthdayPermit, Introduction};
+use crate::wire::introduction::Introduction;
 use crate::wire::{DecodeError, MAX_APP_ID, PROTOCOL_VERSION, peek_protocol};
 
 /// How long a link may stay without Hello. A node sends it with its last flight of the handshake: this is many
@@ -232,6 +233,7 @@ impl Server {
             session_tag: hello.session_tag,
             candidates: hello.candidates.into(),
             facts: hello.facts,
+            proofs: self.proven(now, link, hello.proofs),
         };
         let relay_policy = hello.relay_policy;
         let applicant = Applicant {
@@ -285,16 +287,16 @@ impl Server {
                 session_tag,
                 candidates,
                 facts,
-                ..
+                proofs,
             }) => {
-                if let Some(node) = self.registry.node_mut(link) {
-                    node.profile = Profile {
-                        consent,
-                        session_tag,
-                        candidates: candidates.into(),
-                        facts,
-                    };
-                }
+                let profile = Profile {
+                    consent,
+                    session_tag,
+                    candidates: candidates.into(),
+                    facts,
+                    proofs: self.proven(now, link, proofs),
+                };
+                self.update(now, link, profile);
             }
             Ok(ToServer::OpenNat {
                 request,
@@ -308,7 +310,7 @@ impl Server {
             }
             Ok(ToServer::PunchEnded { introduction, path }) => self.introductions.ended(link, introduction, path != 0),
             Ok(ToServer::CancelOpenNat { request }) => self.introductions.cancel(link, request),
-            Ok(ToServer::Forecast { .. }) => {}
+            Ok(ToServer::Forecast { introduction, forecast }) => self.forecast(now, link, introduction, forecast),
             Ok(ToServer::Hello(_)) => self.close(now, link, (Code::ProtocolViolation, "a second Hello")),
             // A later version's; what it needs an answer to it would not send to this one.
             Err(DecodeError::UnknownType(_)) => {}
@@ -427,7 +429,7 @@ impl Server {
     }
 
     /// Sends a control message. A node that lets them pile up does not read them: it is closed.
-    fn tell(&mut self, now: Instant, link: LinkId, message: &FromServer) {
+    pub(super) fn tell(&mut self, now: Instant, link: LinkId, message: &FromServer) {
         let listening = self
             .sessions
             .links
@@ -483,22 +485,21 @@ fn introduction(id: u64, secret: [u8; 32], request: u32, peer: &Node, receiver: 
         peer: peer.key,
         secret,
         valid_ms: VALID_TIME.as_millis() as u32,
-        candidates: candidates::for_introduction(
-            Addresses {
-                observed: peer.observed,
-                claimed: &peer.profile.candidates,
-            },
-            Addresses {
-                observed: receiver.observed,
-                claimed: &receiver.profile.candidates,
-            },
-        ),
+        candidates: candidates::for_introduction(addresses(peer), addresses(receiver)),
         own_observed: Some(receiver.observed),
         facts: peer.profile.facts,
-        permit: BirthdayPermit::default(),
+        permit: permits(&receiver.profile.facts, &peer.profile.facts).0,
         relays: Vec::new(),
         first_flight: Bytes::new(),
         own_facts: receiver.profile.facts,
+    }
+}
+
+fn addresses(node: &Node) -> Addresses<'_> {
+    Addresses {
+        observed: node.observed,
+        proofs: &node.profile.proofs,
+        claimed: &node.profile.candidates,
     }
 }
 

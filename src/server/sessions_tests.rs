@@ -17,6 +17,9 @@ use crate::transport::identity::Identity;
 use crate::transport::{CloseReason, LinkKind, Transport, TransportConfig};
 use crate::wire::introduction::{Candidate, CandidateKind, NatFacts};
 
+#[path = "updates_tests.rs"]
+mod updates;
+
 const SERVER_KEY: [u8; 32] = [200; 32];
 
 /// A node that does what a test says.

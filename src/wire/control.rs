@@ -167,7 +167,10 @@ pub enum FromServer {
         observed: SocketAddr,
         /// The server's version, for people.
         version: String,
-        /// Further addresses at which this server answers STUN: its second port, its second address.
+        /// Further addresses at which this server answers STUN, of those that it has, in this order: the second port of the
+        /// address that the node uses; the second address; its second port; then addresses of the other IP version (first ports,
+        /// then second ports), where a node can prove its own address of that version. An address names itself: of the same IP as the
+        /// session's or another one, of the same version or the other one. At most [`MAX_STUN_ADDRESSES`].
         stun: Vec<SocketAddr>,
         /// Milliseconds of silence after which the server forgets a node.
         idle_timeout_ms: u32,

@@ -124,6 +124,8 @@ struct Attachment {
     down: LinkState,
     hops: u8,
     connected: bool,
+    /// Nobody is there any more.
+    detached: bool,
 }
 
 struct Router {
@@ -169,6 +171,7 @@ impl Internet {
             down: LinkState::new(link.down, generator(self.seed, "link down", number)),
             hops: link.hops,
             connected: true,
+            detached: false,
         });
         AttachmentId(number as usize)
     }
@@ -195,6 +198,39 @@ impl Internet {
             network.addresses.insert(*address, attachment);
         }
         (attachment, addresses)
+    }
+
+    /// Takes a host's interface away; what is under way to it is lost.
+    pub(super) fn detach_host(&mut self, attachment: AttachmentId) {
+        let state = &mut self.attachments[attachment.0];
+        state.connected = false;
+        state.detached = true;
+        self.networks[state.network.0]
+            .addresses
+            .retain(|_, at| *at != attachment);
+    }
+
+    /// The router of the LAN that an attachment is in.
+    pub(super) fn router_of(&self, attachment: AttachmentId) -> Option<RouterId> {
+        let network = &self.networks[self.attachments[attachment.0].network.0];
+        network.lan.as_ref().map(|lan| lan.router)
+    }
+
+    /// Gives a router other outside addresses.
+    pub(super) fn renumber_router(&mut self, now: Duration, router: RouterId) {
+        let outside = self.routers[router.0].outside;
+        let network = &mut self.networks[self.attachments[outside.0].network.0];
+        network.addresses.retain(|_, at| *at != outside);
+        let state = &mut self.routers[router.0].state;
+        let fresh = state.public().iter().map(|_| {
+            let number = network.take_number();
+            network.v4_address(number)
+        });
+        let fresh: Vec<IpAddr> = fresh.collect();
+        network
+            .addresses
+            .extend(fresh.iter().map(|address| (*address, outside)));
+        state.renumber(now, fresh);
     }
 
     /// Attaches a router and makes the LAN behind it.
@@ -360,7 +396,14 @@ impl Internet {
 
     /// A datagram has come down a link.
     pub(super) fn at_end(&mut self, now: Duration, agenda: &mut Agenda, at: AttachmentId, mut packet: Packet) -> Step {
-        match self.attachments[at.0].end {
+        let attachment = &self.attachments[at.0];
+        if attachment.detached {
+            return Err(Lost {
+                packet,
+                reason: DropReason::LinkDown,
+            });
+        }
+        match attachment.end {
             End::Host(host) => Ok(Some((host, packet))),
             End::Router(router) => {
                 if !packet.spend_hops(1) {

@@ -4,10 +4,13 @@
 //! is its *mapping behaviour*; whose datagrams may come in through it is the *filtering behaviour*; how the outside
 //! port is found is the *allocation*.
 
+mod forwards;
 mod nat;
 
 use std::time::Duration;
 
+pub(crate) use forwards::{Grant, Refusal};
+pub use forwards::{MappingService, PortMappingConfig};
 pub(crate) use nat::{RouterState, Way};
 
 /// How a mapping, or the filter of one, depends on the remote endpoint (RFC 4787, sections 4.1 and 5).
@@ -51,6 +54,16 @@ pub enum Pooling {
     Arbitrary,
 }
 
+/// What a router that takes a burst for an attack does: once one inside host has sent and received `packets` within `window`, further
+/// ones are dropped until the window has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BurstLimit {
+    /// Datagrams in both directions together.
+    pub packets: u32,
+    /// The window; it begins with the first datagram after the one before has passed.
+    pub window: Duration,
+}
+
 /// What a router does with addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Translation {
@@ -90,6 +103,12 @@ pub struct RouterConfig {
     pub port_quota: Option<usize>,
     /// Passes no UDP at all.
     pub blocks_udp: bool,
+    /// IPv6 comes in unfiltered. Otherwise only what fits the filter does, as with [`Translation::Firewall`].
+    pub ipv6_open: bool,
+    /// Drops bursts.
+    pub burst_limit: Option<BurstLimit>,
+    /// Who may have ports forwarded, and how.
+    pub port_mapping: PortMappingConfig,
 }
 
 /// Short for the internet, common among cheap routers. RFC 4787 wants two minutes.
@@ -111,6 +130,9 @@ impl RouterConfig {
             hairpin: false,
             port_quota: None,
             blocks_udp: false,
+            ipv6_open: false,
+            burst_limit: None,
+            port_mapping: PortMappingConfig::default(),
         }
     }
 
@@ -175,6 +197,11 @@ impl RouterConfig {
     /// The same router that hairpins.
     pub fn with_hairpin(self) -> Self {
         Self { hairpin: true, ..self }
+    }
+
+    /// The same router that does so much for programs which want ports forwarded.
+    pub fn with_port_mapping(self, port_mapping: PortMappingConfig) -> Self {
+        Self { port_mapping, ..self }
     }
 
     /// The same router with that allocation.

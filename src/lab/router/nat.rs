@@ -9,7 +9,9 @@ use rand::RngExt;
 use super::super::network::Packet;
 use super::super::random::Generator;
 use super::super::trace::DropReason;
+use super::forwards::{Forwards, Grant, Refusal};
 use super::{Allocation, Dependence, Pooling, RouterConfig, Translation};
+use crate::codes::MappingProtocol;
 
 /// Ports that mappings get: not the well-known ones.
 const FIRST_PORT: u16 = 1024;
@@ -61,6 +63,9 @@ pub(crate) struct RouterState {
     last_allocation: Duration,
     blocks: BTreeMap<IpAddr, u16>,
     paired: BTreeMap<IpAddr, IpAddr>,
+    forwards: Forwards,
+    /// When the window of each inside address began, and its datagrams since.
+    bursts: BTreeMap<IpAddr, (Duration, u32)>,
 }
 
 impl RouterState {
@@ -79,6 +84,8 @@ impl RouterState {
             last_allocation: Duration::ZERO,
             blocks: BTreeMap::new(),
             paired: BTreeMap::new(),
+            forwards: Forwards::default(),
+            bursts: BTreeMap::new(),
         }
     }
 
@@ -94,12 +101,73 @@ impl RouterState {
         &self.public
     }
 
-    /// Forgets every mapping, as a router does that loses its power.
-    pub(crate) fn reboot(&mut self) {
+    /// Forgets every mapping, as a router does that loses its power. Ports that its owner forwarded by hand stay.
+    pub(crate) fn reboot(&mut self, now: Duration) {
+        self.forwards.reboot(now);
         self.mappings.clear();
         self.by_internal.clear();
         self.by_external.clear();
         self.blocks.clear();
+    }
+
+    /// Gets other outside addresses, from its provider. Every mapping ends with them.
+    pub(crate) fn renumber(&mut self, now: Duration, public: Vec<IpAddr>) {
+        self.reboot(now);
+        self.paired.clear();
+        self.public = public;
+    }
+
+    /// A program inside asks for a port.
+    pub(crate) fn map_port(
+        &mut self,
+        now: Duration,
+        protocol: MappingProtocol,
+        internal: SocketAddr,
+        wanted: u16,
+        lifetime: u32,
+    ) -> Result<Grant, Refusal> {
+        let external = SocketAddr::new(self.forwarding_address(internal.ip()), wanted);
+        let timeout = self.config.mapping_timeout;
+        let in_use = |external: SocketAddr| {
+            let held = self.by_external.get(&external);
+            held.into_iter().flatten().any(|id| {
+                let mapping = &self.mappings[id];
+                mapping.internal != internal && now < mapping.refreshed + timeout
+            })
+        };
+        let order = (protocol, internal, external, lifetime);
+        let mut grant = self.forwards.grant(
+            now,
+            &self.config.port_mapping,
+            order,
+            self.translates(internal.ip()),
+            in_use,
+        )?;
+        if let Some(claimed) = self.config.port_mapping.claims {
+            grant.claimed.set_ip(claimed);
+        }
+        Ok(grant)
+    }
+
+    /// A program inside gives its port back.
+    pub(crate) fn unmap_port(&mut self, external: SocketAddr) {
+        self.forwards.remove(external);
+    }
+
+    /// The router's owner forwards a port by hand.
+    pub(crate) fn forward_by_hand(&mut self, port: u16, internal: SocketAddr) -> SocketAddr {
+        let external = SocketAddr::new(self.forwarding_address(internal.ip()), port);
+        self.forwards.by_hand(external, internal);
+        external
+    }
+
+    /// The outside address of ports that are forwarded to that host. Without translation its own: a hole in the firewall.
+    fn forwarding_address(&mut self, internal: IpAddr) -> IpAddr {
+        match self.config.pooling {
+            _ if !self.translates(internal) => internal,
+            Pooling::Paired => self.outside_address(internal),
+            Pooling::Arbitrary => self.public[0],
+        }
     }
 
     /// Mappings that are alive.
@@ -127,6 +195,9 @@ impl RouterState {
         if hairpins && !self.config.hairpin {
             return Err((packet, DropReason::NoHairpin));
         }
+        if !self.allows(now, packet.source.ip()) {
+            return Err((packet, DropReason::Burst));
+        }
         if self.config.translation != Translation::None {
             match self.outgoing_mapping(now, packet.source, packet.destination) {
                 Ok(external) => packet.source = external,
@@ -139,17 +210,50 @@ impl RouterState {
         Ok(Way::Outside(packet))
     }
 
+    /// Counts a datagram of that inside address; false if it is one too many.
+    fn allows(&mut self, now: Duration, inside: IpAddr) -> bool {
+        let Some(limit) = self.config.burst_limit else {
+            return true;
+        };
+        let (began, count) = self.bursts.entry(inside).or_insert((now, 0));
+        if now >= *began + limit.window {
+            (*began, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= limit.packets
+    }
+
     /// A datagram from outside, on its way in.
     pub(crate) fn inbound(&mut self, now: Duration, mut packet: Packet) -> Result<Packet, (Packet, DropReason)> {
         if self.config.blocks_udp {
             return Err((packet, DropReason::UdpBlocked));
         }
-        if self.config.translation == Translation::None {
-            return Ok(packet);
+        match self.entrance(now, packet.source, packet.destination) {
+            Ok(internal) => packet.destination = internal,
+            Err(reason) => return Err((packet, reason)),
         }
-        let at_port = self.by_external.get(&packet.destination).map_or(&[][..], Vec::as_slice);
+        if !self.allows(now, packet.destination.ip()) {
+            return Err((packet, DropReason::Burst));
+        }
+        Ok(packet)
+    }
+
+    /// For whom a datagram from outside is.
+    fn entrance(
+        &mut self,
+        now: Duration,
+        source: SocketAddr,
+        destination: SocketAddr,
+    ) -> Result<SocketAddr, DropReason> {
+        if self.config.translation == Translation::None || (destination.is_ipv6() && self.config.ipv6_open) {
+            return Ok(destination);
+        }
+        if let Some(internal) = self.forwards.inbound(now, source, destination) {
+            return Ok(internal);
+        }
+        let at_port = self.by_external.get(&destination).map_or(&[][..], Vec::as_slice);
         let alive = |id: &&u64| self.alive(&self.mappings[*id], now);
-        let remote = remote_key(self.config.mapping, packet.source);
+        let remote = remote_key(self.config.mapping, source);
         // With overloaded ports the remote endpoint says which mapping is meant.
         let mapping = at_port
             .iter()
@@ -157,9 +261,9 @@ impl RouterState {
             .find(|id| self.mappings[*id].remote == remote)
             .or_else(|| at_port.iter().find(alive));
         let Some(&mapping) = mapping else {
-            return Err((packet, DropReason::NoMapping));
+            return Err(DropReason::NoMapping);
         };
-        let filter_key = remote_key(self.config.filtering, packet.source);
+        let filter_key = remote_key(self.config.filtering, source);
         let (timeout, refreshes) = (self.config.mapping_timeout, self.config.inbound_refreshes);
         let mapping = self.mappings.get_mut(&mapping).expect("indexed mappings exist");
         match mapping.permitted.get_mut(&filter_key) {
@@ -169,10 +273,9 @@ impl RouterState {
                     mapping.refreshed = now;
                 }
             }
-            _ => return Err((packet, DropReason::Filtered)),
+            _ => return Err(DropReason::Filtered),
         }
-        packet.destination = mapping.internal;
-        Ok(packet)
+        Ok(mapping.internal)
     }
 
     /// The outside endpoint of a datagram from inside; made if there is none, and refreshed.
@@ -183,6 +286,10 @@ impl RouterState {
         remote: SocketAddr,
     ) -> Result<SocketAddr, DropReason> {
         let translates = self.translates(internal.ip());
+        let timeout = self.config.mapping_timeout;
+        if let Some(external) = self.forwards.reply(now, timeout, internal, remote) {
+            return Ok(external);
+        }
         let dependence = if translates {
             self.config.mapping
         } else {
@@ -195,6 +302,12 @@ impl RouterState {
             None => {
                 if let Some(id) = known {
                     self.remove(id);
+                }
+                // A forwarded port is a mapping that depends on nothing (RFC 6887, section 11.3).
+                if dependence == Dependence::EndpointIndependent
+                    && let Some(external) = self.forwards.external(now, internal)
+                {
+                    return Ok(external);
                 }
                 self.sweep(now);
                 let external = if translates {
@@ -273,7 +386,7 @@ impl RouterState {
             let offset = (start - i32::from(first) + step * index).rem_euclid(count);
             let port = (i32::from(first) + offset) as u16;
             let external = SocketAddr::new(address, port);
-            if self.is_free(now, external, remote) {
+            if self.is_free(now, internal, external, remote) {
                 self.last_port = i32::from(port);
                 self.last_allocation = now;
                 return Ok(external);
@@ -347,7 +460,14 @@ impl RouterState {
         }
     }
 
-    fn is_free(&mut self, now: Duration, external: SocketAddr, remote: RemoteKey) -> bool {
+    fn is_free(&mut self, now: Duration, internal: SocketAddr, external: SocketAddr, remote: RemoteKey) -> bool {
+        if self
+            .forwards
+            .holder(now, external)
+            .is_some_and(|holder| holder != internal)
+        {
+            return false;
+        }
         let Some(at_port) = self.by_external.get(&external) else {
             return true;
         };

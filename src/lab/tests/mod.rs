@@ -1,7 +1,10 @@
 //! Tests of the lab itself, from outside: raw hosts observe routers and links.
 
 mod drive;
+mod forwarding;
 mod links;
+mod moves;
+mod probes;
 mod routers;
 mod scenarios;
 mod traces;

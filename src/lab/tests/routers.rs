@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::super::{
-    Allocation, Dependence, DropReason, Families, Lab, Link, Pooling, Prefix, RouterConfig, with_seeds,
+    Allocation, BurstLimit, Dependence, DropReason, Families, Lab, Link, Pooling, Prefix, RouterConfig, with_seeds,
 };
 use super::*;
 use crate::engine::SocketName;
@@ -424,4 +424,63 @@ fn ipv6_is_filtered_but_not_translated_behind_two_nats() {
     lab.run_for(A_WHILE);
     assert_eq!(lab.take_received(outside).pop().unwrap().source, inside_address);
     assert!(reaches(&mut lab, outside, UDP6, inside_address, inside));
+}
+
+#[test]
+fn ipv6_comes_in_where_the_router_is_open_for_it() {
+    const UDP6: SocketName = SocketName::Udp6;
+    for ipv6_open in [false, true] {
+        let mut lab = Lab::new(21);
+        let config = RouterConfig {
+            ipv6_open,
+            ..RouterConfig::port_restricted()
+        };
+        let (_, lan) = router(&mut lab, config);
+        let internet = lab.internet();
+        let inside = lab.add_host_with("inside", lan, Link::lan(LATENCY), Families::Both);
+        let outside = lab.add_host_with("outside", internet, Link::internet(LATENCY), Families::Both);
+        for host in [inside, outside] {
+            lab.open_socket(host, UDP, "0.0.0.0:5000".parse().unwrap());
+            lab.open_socket(host, UDP6, "[::]:5000".parse().unwrap());
+            lab.start_raw(host);
+        }
+        let address = lab.socket_address(inside, UDP6);
+        assert_eq!(reaches(&mut lab, outside, UDP6, address, inside), ipv6_open);
+        // IPv4 stays filtered.
+        let seen_from_outside = seen(&mut lab, inside, outside, UDP).unwrap();
+        let stranger = observer(&mut lab, "stranger");
+        assert!(!reaches(&mut lab, stranger, UDP, seen_from_outside, inside));
+    }
+}
+
+#[test]
+fn a_burst_is_dropped_until_its_window_has_passed() {
+    let mut lab = Lab::new(22);
+    let one = observer(&mut lab, "one");
+    let config = RouterConfig {
+        burst_limit: Some(BurstLimit {
+            packets: 10,
+            window: ms(1_000),
+        }),
+        ..RouterConfig::full_cone()
+    };
+    let (_, lan) = router(&mut lab, config);
+    let (loud, quiet) = (raw(&mut lab, "loud", lan, 5000), raw(&mut lab, "quiet", lan, 6000));
+    let to = lab.socket_address(one, UDP);
+    for _ in 0..15 {
+        lab.send_raw(loud, UDP, to, b"burst");
+    }
+    lab.send_raw(quiet, UDP, to, b"quiet");
+    lab.run_for(ms(500));
+    let received = lab.take_received(one);
+    let outside = received[0].source;
+    let of_loud = received.iter().filter(|received| received.source == outside).count();
+    assert_eq!((of_loud, received.len()), (10, 11), "others are not held to it");
+    assert_eq!(lab.dropped(DropReason::Burst), 5);
+    // Answers count, too.
+    lab.send_raw(one, UDP, outside, b"answer");
+    lab.run_for(ms(100));
+    assert!(lab.take_received(loud).is_empty());
+    lab.run_for(ms(500));
+    assert!(reaches(&mut lab, one, UDP, outside, loud));
 }

@@ -36,7 +36,7 @@ impl Node {
             text,
         });
         self.requests.end(request);
-        let report = self.nat.report.clone();
+        let report = Box::new(self.nat.report.clone());
         self.raise(Event::NatDetected {
             request,
             report,

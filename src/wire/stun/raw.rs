@@ -18,8 +18,9 @@ use crate::wire::{DecodeError, Reader, unmapped};
 pub const HEADER: usize = 20;
 /// What bytes 4–7 of every message are.
 pub const MAGIC_COOKIE: u32 = 0x2112_A442;
-/// Largest message that is looked at: nothing that we ask for or answer comes near an Ethernet frame.
-pub const MAX_MESSAGE: usize = 1500;
+/// Largest message that is looked at: a PADDING of 1,500 bytes, which clients of RFC 5780 use to find out whether fragments pass,
+/// and room for the rest.
+pub const MAX_MESSAGE: usize = 1_600;
 
 /// Type numbers of attributes. Those below 0x8000 must be understood by their reader.
 pub mod attribute {
@@ -45,6 +46,8 @@ pub mod attribute {
     pub const FINGERPRINT: u16 = 0x8028;
     pub const RESPONSE_ORIGIN: u16 = 0x802B;
     pub const OTHER_ADDRESS: u16 = 0x802C;
+    /// Our own; not assigned by IANA.
+    pub const LANLINE_COOKIE: u16 = 0xF1A1;
 }
 
 /// What the CRC-32 of a FINGERPRINT is XORed with ("STUN").

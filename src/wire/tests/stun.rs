@@ -47,6 +47,7 @@ fn samples_of_rfc_5769_are_read() {
             mapped: address(mapped),
             origin: None,
             other: None,
+            cookie: None,
         };
         assert_eq!(Response::decode(&hex(digits)), Ok(expected));
     }
@@ -128,14 +129,43 @@ fn golden_bytes() {
         Request::decode,
     );
     assert_golden(
+        &Request::with_change(samples::TRANSACTION, ChangeRequest { ip: false, port: true })
+            .with_response_port(61_113)
+            .with_cookie(),
+        &format!(
+            "0001004c 2112a442 b7e7a701bc34d686fa87dfae | 00030004 00000002 | 00270004 eeb90000 | f1a10000
+            | 8022002c 6c616e6c696e65 {} | 80280004 bf77af24",
+            spaces(37)
+        ),
+        Request::encode,
+        Request::decode,
+    );
+    assert_golden(
         &Response::Success {
             transaction: samples::TRANSACTION,
             mapped: address("192.0.2.1:32853"),
             origin: Some(address("203.0.113.1:61111")),
             other: Some(address("203.0.113.2:61112")),
+            cookie: None,
         },
-        "01010038 2112a442 b7e7a701bc34d686fa87dfae | 00200008 0001a147e112a643 | 802b0008 0001eeb7cb007101
-        | 802c0008 0001eeb8cb007102 | 80220007 6c616e6c696e6500 | 80280004 ff820629",
+        "01010044 2112a442 b7e7a701bc34d686fa87dfae | 00200008 0001a147e112a643 | 802b0008 0001eeb7cb007101
+        | 802c0008 0001eeb8cb007102 | 00010008 00018055c0000201 | 80220007 6c616e6c696e6500 | 80280004 c4d907a0",
+        Response::encode,
+        Response::decode,
+    );
+    assert_golden(
+        &Response::Success {
+            transaction: samples::TRANSACTION,
+            mapped: address("192.0.2.1:32853"),
+            origin: Some(address("203.0.113.1:61111")),
+            other: Some(address("203.0.113.2:61112")),
+            cookie: Some([0xc0; 16]),
+        },
+        &format!(
+            "0101004c 2112a442 b7e7a701bc34d686fa87dfae | 00200008 0001a147e112a643 | f1a10010 {} | 802b0008 0001eeb7cb007101
+            | 802c0008 0001eeb8cb007102 | 00010008 00018055c0000201 | 80280004 d10201c4",
+            "c0".repeat(16)
+        ),
         Response::encode,
         Response::decode,
     );
@@ -152,10 +182,17 @@ fn golden_bytes() {
 fn our_requests_are_as_large_as_the_largest_answer() {
     for (ip, port) in [(false, false), (true, false), (false, true), (true, true)] {
         let request = Request::with_change([5; 12], ChangeRequest { ip, port });
-        let bytes = encoded(|out| request.encode(out));
-        assert_eq!(bytes.len(), MAX_RESPONSE);
-        assert_eq!(Request::decode(&bytes), Ok(request));
-        assert!(is_request(&bytes) && peek_transaction(&bytes) == Some([5; 12]));
+        for request in [
+            request,
+            request.with_cookie(),
+            request.with_response_port(9),
+            request.with_cookie().with_response_port(65_535),
+        ] {
+            let bytes = encoded(|out| request.encode(out));
+            assert_eq!(bytes.len(), MAX_RESPONSE);
+            assert_eq!(Request::decode(&bytes), Ok(request));
+            assert!(is_request(&bytes) && peek_transaction(&bytes) == Some([5; 12]));
+        }
     }
 }
 
@@ -168,6 +205,7 @@ fn no_answer_is_larger_than_96_bytes() {
             mapped: six,
             origin: Some(six),
             other: Some(six),
+            cookie: None,
         },
         Response::Error {
             transaction: [1; 12],
@@ -185,20 +223,94 @@ fn no_answer_is_larger_than_96_bytes() {
 }
 
 #[test]
+fn over_ipv6_a_cookie_takes_the_place_of_the_other_address() {
+    let six = address("[2001:db8::1]:65535");
+    let response = |other| Response::Success {
+        transaction: [1; 12],
+        mapped: six,
+        origin: Some(six),
+        other,
+        cookie: Some([7; 16]),
+    };
+    let bytes = encoded(|out| response(Some(six)).encode(out));
+    assert_eq!(bytes.len(), MAX_RESPONSE);
+    assert_eq!(Response::decode(&bytes), Ok(response(None)));
+}
+
+#[test]
+fn padded_requests_get_answers_of_their_own_length() {
+    let four = address("192.0.2.1:32853");
+    let response = Response::Success {
+        transaction: [1; 12],
+        mapped: four,
+        origin: Some(four),
+        other: Some(four),
+        cookie: None,
+    };
+    let plain = encoded(|out| response.encode(out)).len();
+    for length in (0..=MAX_MESSAGE + 100).step_by(4) {
+        let bytes = encoded(|out| response.encode_padded(out, length));
+        assert_eq!(Response::decode(&bytes), Ok(response.clone()), "{length}");
+        let expected = match length {
+            _ if length < plain + 4 => plain,
+            _ => length.min(MAX_MESSAGE),
+        };
+        assert_eq!(bytes.len(), expected, "{length}");
+    }
+    let error = Response::bad_request([1; 12]);
+    assert!(encoded(|out| error.encode_padded(out, 1_500)).len() <= MAX_RESPONSE);
+}
+
+#[test]
+fn what_asks_for_a_cookie_and_what_comes_as_one() {
+    let request = |value: &[u8]| {
+        let bytes = encoded(|out| {
+            Builder::new(out, 0x0001, &[0; 12]).attribute(attribute::LANLINE_COOKIE, value);
+        });
+        Request::decode(&bytes).unwrap().cookie
+    };
+    assert!(request(&[]) && request(&[0; 16]));
+    assert!(!request(&[0; 15]) && !request(&[1; 16]));
+    for (value, expected) in [(&[3; 16][..], Some([3; 16])), (&[3; 12][..], None)] {
+        let bytes = encoded(|out| {
+            Builder::new(out, 0x0101, &[0; 12])
+                .xor_address(attribute::XOR_MAPPED_ADDRESS, address("192.0.2.1:1"))
+                .attribute(attribute::LANLINE_COOKIE, value);
+        });
+        let Ok(Response::Success { cookie, .. }) = Response::decode(&bytes) else {
+            panic!("no success")
+        };
+        assert_eq!(cookie, expected);
+    }
+}
+
+#[test]
+fn response_ports_that_are_none_are_refused() {
+    for value in [&[0, 0, 0, 0][..], &[0, 0], &[1]] {
+        let bytes = encoded(|out| {
+            Builder::new(out, 0x0001, &[0; 12]).attribute(attribute::RESPONSE_PORT, value);
+        });
+        assert!(Request::decode(&bytes).is_err(), "{value:?}");
+    }
+}
+
+#[test]
 fn bare_requests_and_what_a_server_must_know_about_them() {
     let bare = hex("0001 0000 2112a442 000000000000000000000000");
     assert_eq!(Request::decode(&bare), Ok(Request::new([0; 12])));
     let odd = encoded(|out| {
         Builder::new(out, 0x0001, &[0; 12])
             .attribute(attribute::PADDING, &[0; 6])
-            .attribute(attribute::RESPONSE_PORT, &[0, 80, 0, 0])
-            .attribute(attribute::RESPONSE_PORT, &[0, 80, 0, 0])
+            .attribute(attribute::RESPONSE_PORT, &[0, 80])
+            .attribute(attribute::RESPONSE_PORT, &[0, 81, 0, 0])
+            .attribute(attribute::RESPONSE_ADDRESS, &[0, 1, 0, 80, 1, 2, 3, 4])
             .attribute(0xC001, b"optional")
             .attribute(attribute::CHANGE_REQUEST, &[0, 0, 0, 2]);
     });
     let request = Request::decode(&odd).unwrap();
     assert_eq!(request.padding, Some(6));
-    assert_eq!(request.unknown.as_slice(), [attribute::RESPONSE_PORT]);
+    assert_eq!(request.response_port, Some(80));
+    assert_eq!(request.unknown.as_slice(), [attribute::RESPONSE_ADDRESS]);
     assert_eq!(request.change, ChangeRequest { ip: false, port: true });
     let many: UnknownAttributes = (0..100).collect();
     assert_eq!(many.as_slice().len(), MAX_UNKNOWN);
@@ -219,6 +331,7 @@ fn answers_of_foreign_servers_are_read() {
         mapped,
         origin: None,
         other: None,
+        cookie: None,
     };
     assert_eq!(Response::decode(&old_style), Ok(expected));
     let demanding = encoded(|out| {
@@ -290,14 +403,16 @@ fn any_unknown() -> impl Strategy<Value = UnknownAttributes> {
 
 fn any_response() -> impl Strategy<Value = Response> {
     let other = || proptest::option::of(any_address());
-    let success = (any::<[u8; 12]>(), any_address(), other(), other());
+    let cookie = proptest::option::of(any::<[u8; 16]>());
+    let success = (any::<[u8; 12]>(), any_address(), other(), other(), cookie);
     let error = (any::<[u8; 12]>(), 300..=699_u16, any_text(MAX_REASON), any_unknown());
     prop_oneof![
-        success.prop_map(|(transaction, mapped, origin, other)| Response::Success {
+        success.prop_map(|(transaction, mapped, origin, other, cookie)| Response::Success {
             transaction,
             mapped,
             origin,
-            other
+            other,
+            cookie
         }),
         error.prop_map(|(transaction, code, reason, unknown)| Response::Error {
             transaction,
@@ -308,12 +423,54 @@ fn any_response() -> impl Strategy<Value = Response> {
     ]
 }
 
+/// What comes back of a response: the other address has no room beside a cookie and two addresses of IPv6.
+fn without_what_has_no_room(response: &Response) -> Response {
+    let mut response = response.clone();
+    if let Response::Success {
+        mapped,
+        origin,
+        other,
+        cookie: Some(_),
+        ..
+    } = &mut response
+    {
+        let bytes = |address: &SocketAddr| if address.is_ipv4() { 12 } else { 24 };
+        let all = [Some(&*mapped), origin.as_ref(), other.as_ref()];
+        let sum: usize = all.into_iter().flatten().map(bytes).sum();
+        if HEADER + 20 + sum > MAX_RESPONSE {
+            *other = None;
+        }
+    }
+    response
+}
+
 proptest! {
+    #[test]
+    fn every_request_comes_back_at_its_length(transaction: [u8; 12], ip: bool, port: bool, response_port: Option<u16>, cookie: bool) {
+        let mut request = Request::with_change(transaction, ChangeRequest { ip, port });
+        if let Some(port) = response_port.filter(|port| *port != 0) {
+            request = request.with_response_port(port);
+        }
+        if cookie {
+            request = request.with_cookie();
+        }
+        let bytes = encoded(|out| request.encode(out));
+        prop_assert_eq!(bytes.len(), MAX_RESPONSE);
+        prop_assert_eq!(Request::decode(&bytes), Ok(request));
+    }
+
+    #[test]
+    fn padding_never_outgrows_the_request(response in any_response(), length in 0..2_000_usize) {
+        let bytes = encoded(|out| response.encode_padded(out, length));
+        prop_assert!(bytes.len() <= length.max(MAX_RESPONSE));
+        prop_assert_eq!(Response::decode(&bytes), Ok(without_what_has_no_room(&response)));
+    }
+
     #[test]
     fn every_response_comes_back_within_its_bound(response in any_response()) {
         let bytes = encoded(|out| response.encode(out));
         prop_assert!(bytes.len() <= MAX_RESPONSE && is_stun(&bytes));
-        prop_assert_eq!(Response::decode(&bytes), Ok(response));
+        prop_assert_eq!(Response::decode(&bytes), Ok(without_what_has_no_room(&response)));
         for length in 0..bytes.len() {
             prop_assert!(Response::decode(&bytes[..length]).is_err());
         }

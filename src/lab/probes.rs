@@ -1,0 +1,119 @@
+//! What attempts to open a way cost: probes, counted from outside, where no engine can forget one.
+//!
+//! In: every datagram that a host sends or receives. Out: for each attempt how many addresses it sent requests to, from how many
+//! sockets, how many to each; and the busiest second of the host. Answers are not counted: they are never larger than what they answer.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::engine::SocketName;
+use crate::wire::probe::{PLAIN_PROBE, REQUEST_BYTE, RESPONSE_BYTE};
+
+/// Where the number of the introduction stands in a probe.
+const INTRODUCTION: std::ops::Range<usize> = 21..29;
+/// Rates are of probes in this time.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The probes of one host.
+#[derive(Debug, Clone, Default)]
+pub struct HostProbes {
+    attempts: BTreeMap<u64, AttemptProbes>,
+    recent: VecDeque<Duration>,
+    busiest: usize,
+}
+
+/// Requests of one attempt to addresses that had not been heard of when they were sent.
+#[derive(Debug, Clone, Default)]
+pub struct AttemptProbes {
+    sent: BTreeMap<(SocketName, SocketAddr), u32>,
+    heard: BTreeSet<SocketAddr>,
+    first: Option<Duration>,
+    last: Duration,
+}
+
+impl AttemptProbes {
+    /// Of those from the pool's sockets, or (false) of those from the node's own.
+    fn from_pool(&self, pool: bool) -> impl Iterator<Item = (&(SocketName, SocketAddr), &u32)> {
+        let is_pool = |name| matches!(name, SocketName::Birthday(_));
+        self.sent.iter().filter(move |((name, _), _)| is_pool(*name) == pool)
+    }
+
+    /// Requests in all.
+    pub fn packets(&self) -> u32 {
+        self.sent.values().sum()
+    }
+
+    /// Addresses (IP and port) that the node's own sockets sent to.
+    pub fn addresses(&self) -> usize {
+        self.from_pool(false).count()
+    }
+
+    /// Most requests from one socket of the node's own to one address.
+    pub fn most_to_an_address(&self) -> u32 {
+        self.from_pool(false).map(|(_, count)| *count).max().unwrap_or(0)
+    }
+
+    /// Sockets of the pool that sent.
+    pub fn pool_sockets(&self) -> usize {
+        let names: BTreeSet<SocketName> = self.from_pool(true).map(|((name, _), _)| *name).collect();
+        names.len()
+    }
+
+    /// Most requests from one socket of the pool, to whatever addresses.
+    pub fn most_from_a_pool_socket(&self) -> u32 {
+        let mut by_socket: BTreeMap<SocketName, u32> = BTreeMap::new();
+        for ((name, _), count) in self.from_pool(true) {
+            *by_socket.entry(*name).or_default() += count;
+        }
+        by_socket.into_values().max().unwrap_or(0)
+    }
+
+    /// From the first request to the last.
+    pub fn took(&self) -> Duration {
+        self.first.map_or(Duration::ZERO, |first| self.last - first)
+    }
+}
+
+impl HostProbes {
+    /// By introduction.
+    pub fn attempts(&self) -> impl Iterator<Item = &AttemptProbes> {
+        self.attempts.values()
+    }
+
+    /// Most requests within any second, of all attempts together.
+    pub fn busiest_second(&self) -> usize {
+        self.busiest
+    }
+
+    pub(super) fn sent(&mut self, now: Duration, socket: SocketName, destination: SocketAddr, contents: &[u8]) {
+        let Some(introduction) = introduction(contents).filter(|_| contents[0] == REQUEST_BYTE) else {
+            return;
+        };
+        let attempt = self.attempts.entry(introduction).or_default();
+        if attempt.heard.contains(&destination) {
+            return;
+        }
+        *attempt.sent.entry((socket, destination)).or_default() += 1;
+        attempt.first.get_or_insert(now);
+        attempt.last = now;
+        while self.recent.front().is_some_and(|time| *time + SECOND <= now) {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(now);
+        self.busiest = self.busiest.max(self.recent.len());
+    }
+
+    pub(super) fn received(&mut self, source: SocketAddr, contents: &[u8]) {
+        if let Some(introduction) = introduction(contents) {
+            self.attempts.entry(introduction).or_default().heard.insert(source);
+        }
+    }
+}
+
+/// The attempt that a datagram belongs to, if it is a probe.
+fn introduction(contents: &[u8]) -> Option<u64> {
+    let is_probe = contents.len() >= PLAIN_PROBE && matches!(contents[0], REQUEST_BYTE | RESPONSE_BYTE);
+    let bytes = contents.get(INTRODUCTION).filter(|_| is_probe)?;
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}

@@ -1,0 +1,75 @@
+//! What becomes known while attempts run: facts of a node's NAT, and where its router will put the next mapping.
+//!
+//! In: Update and Forecast of a node. Out: IntroductionUpdate to both sides of its attempts; the forecast to the other side. Both
+//! are bounded for each attempt, because one message here becomes several.
+
+use std::time::Instant;
+
+use super::Server;
+use super::permits::permits;
+use super::registry::Profile;
+use crate::transport::LinkId;
+use crate::wire::control::{AddressProof, FromServer};
+use crate::wire::introduction::PortForecast;
+
+impl Server {
+    /// The addresses that a node has proven: those whose cookie is right now, and those that were accepted in this session
+    /// and are shown again (as the address of the session itself, they are believed as long as it lasts).
+    pub(super) fn proven(&mut self, now: Instant, link: LinkId, shown: Vec<AddressProof>) -> Box<[AddressProof]> {
+        let known = self.registry.node(link).map_or(&[][..], |node| &node.profile.proofs);
+        let before = shown.len();
+        let proven: Box<[AddressProof]> = shown
+            .into_iter()
+            .filter(|proof| known.contains(proof) || self.cookies.proves(now, proof))
+            .collect();
+        self.counters.proofs_refused += (before - proven.len()) as u64;
+        proven
+    }
+
+    /// A node says anew what it knows of itself.
+    pub(super) fn update(&mut self, now: Instant, link: LinkId, profile: Profile) {
+        let Some(node) = self.registry.node_mut(link) else {
+            return;
+        };
+        let changed = node.profile.facts != profile.facts;
+        node.profile = profile;
+        if !changed {
+            return;
+        }
+        for (introduction, side, other) in self.introductions.to_update(link) {
+            let (Some(node), Some(peer)) = (self.registry.node(side), self.registry.node(other)) else {
+                continue;
+            };
+            let (own_facts, facts) = (node.profile.facts, peer.profile.facts);
+            let (permit, _) = permits(&own_facts, &facts);
+            let message = FromServer::IntroductionUpdate {
+                introduction,
+                facts,
+                own_facts,
+                permit,
+            };
+            self.tell(now, side, &message);
+            self.transport.hurry(now, side);
+        }
+    }
+
+    /// A node foretells where its router puts the mapping towards the other side. It can speak for its own address only.
+    pub(super) fn forecast(&mut self, now: Instant, link: LinkId, introduction: u64, forecast: PortForecast) {
+        let own = self
+            .registry
+            .node(link)
+            .is_some_and(|node| node.observed.ip().to_canonical() == forecast.before.ip().to_canonical());
+        let other = match own {
+            true => self.introductions.other_side_of_forecast(link, introduction),
+            false => None,
+        };
+        let Some(other) = other else {
+            self.counters.forecasts_refused += 1;
+            return;
+        };
+        self.counters.forecasts += 1;
+        self.tell(now, other, &FromServer::Forecast { introduction, forecast });
+        // The port that it names is the next one only for a moment.
+        self.transport.hurry(now, other);
+    }
+}
