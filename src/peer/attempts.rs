@@ -28,7 +28,7 @@ use crate::transport::SyntheticAddress;
 use crate::transport::identity::{Guid, PublicKey};
 use crate::wire::control::{Consent, RelayPolicy, ToServer};
 use crate::wire::introduction::{BirthdayPermit, Candidate, Introduction, NatFacts, PortForecast};
-use crate::wire::probe::{Probe, ProbeKey};
+use crate::wire::probe::{Probe, ProbeKey, ProbeKind};
 
 /// The server's answer comes within a round trip; it gives the target 10 s at most before it calls it unresponsive.
 const ASK_TIME: Duration = Duration::from_secs(12);
@@ -249,7 +249,7 @@ impl Node {
     }
 
     /// The server introduces a peer.
-    pub(super) fn introduced(&mut self, now: Instant, introduction: Introduction) {
+    pub(super) fn introduced(&mut self, now: Instant, mut introduction: Introduction) {
         let peer = introduction.peer_guid();
         let ask = match introduction.request {
             0 => None,
@@ -263,6 +263,7 @@ impl Node {
         if !accepted {
             return;
         }
+        introduction.candidates = self.sought_again(peer, introduction.candidates);
         let (v4, v6) = (self.has_socket(SocketName::Udp4), self.has_socket(SocketName::Udp6));
         let punch = Punch::new(now, &introduction, ask.is_some(), |address| socket_for(address, v4, v6));
         let mut run = Run {
@@ -273,7 +274,6 @@ impl Node {
             ended: false,
             quiet: self.link_address(peer).is_some(),
         };
-        self.roaming.note_candidates(peer, &introduction.candidates);
         if let Some(previous) = self.attempts.runs.remove(&peer) {
             self.attempts.by_introduction.remove(&previous.punch.introduction());
             // The same attempt goes on under a newer introduction.
@@ -463,23 +463,27 @@ impl Node {
     }
 
     /// A connected player probes by the connection's own secret: it sought another path first.
-    fn begin_answering_connected(&mut self, now: Instant, contents: &[u8]) {
-        let Some(name) = Probe::peek_introduction(contents) else {
+    fn begin_answering_connected(&mut self, now: Instant, from: (SocketName, SocketAddr), contents: &[u8]) {
+        let Some((name, (peer, secret))) =
+            Probe::peek_introduction(contents).and_then(|name| Some((name, self.roaming.named(name)?)))
+        else {
             return;
         };
-        if self.attempts.by_introduction.contains_key(&name) {
+        // One that runs takes the probe itself; one that has ended does, if it comes from where the player is.
+        let under_way = self.attempts.runs.get(&peer).is_some_and(|run| !run.ended);
+        let here = self.paths.route_from(from.0, from.1) == self.link_address(peer);
+        let held = self.attempts.by_introduction.contains_key(&name);
+        if under_way || (held && here) {
             return;
         }
-        if let Some((peer, secret)) = self.roaming.named(name)
-            && Probe::decode(contents, &ProbeKey::new(&secret)).is_ok()
-        {
-            self.probe_connected(now, peer, Vec::new());
+        if matches!(Probe::decode(contents, &ProbeKey::new(&secret)), Ok(probe) if probe.kind == ProbeKind::Request) {
+            self.other_side_seeks(now, peer);
         }
     }
 
     /// A datagram that looks like a probe.
     pub(super) fn handle_probe(&mut self, now: Instant, socket: SocketName, source: SocketAddr, contents: &[u8]) {
-        self.begin_answering_connected(now, contents);
+        self.begin_answering_connected(now, (socket, source), contents);
         let run = Probe::peek_introduction(contents)
             .and_then(|introduction| self.attempts.by_introduction.get(&introduction))
             .and_then(|peer| self.attempts.runs.get_mut(peer));

@@ -26,8 +26,8 @@ use super::Node;
 use super::api::Reason;
 use super::connections::Stage;
 use crate::codes::Code;
-use crate::transport::LinkId;
 use crate::transport::identity::Guid;
+use crate::transport::{LinkId, SyntheticAddress};
 use crate::wire::MAX_CANDIDATES;
 use crate::wire::introduction::BirthdayPermit;
 use crate::wire::introduction::{Candidate, CandidateKind, Introduction, NatFacts};
@@ -261,30 +261,45 @@ impl Node {
         self.look_at_paths_by(now + TICK);
     }
 
+    /// The player probes by the connection's own secret: it doubts the path, so this side does as well. Otherwise it would go on sending
+    /// to where the player is no more, as long as it hears it.
+    pub(super) fn other_side_seeks(&mut self, now: Instant, peer: Guid) {
+        if let Some(address) = self.link_address(peer) {
+            self.paths.doubt(address);
+            self.probe_known_addresses(now, peer);
+        }
+    }
+
+    /// The server introduces a player anew. One that is connected has lost the way, or the other side has: none of its paths is certain,
+    /// and all of them are tried with the addresses that the server named. Returns the addresses to try.
+    pub(super) fn sought_again(&mut self, peer: Guid, mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+        if let Some(address) = self.link_address(peer) {
+            self.roaming.note_candidates(peer, &candidates);
+            self.paths.doubt(address);
+            add_distinct(&mut candidates, self.path_addresses(address));
+        }
+        candidates
+    }
+
+    fn path_addresses(&self, address: SyntheticAddress) -> Vec<Candidate> {
+        let kind = CandidateKind::Observed;
+        let addresses = self.paths.addresses(address);
+        addresses.map(|address| Candidate { kind, address }).collect()
+    }
+
     /// Probes every address that the player is known by, authenticated by the connection's own secret.
     fn probe_known_addresses(&mut self, now: Instant, peer: Guid) {
         let Some(address) = self.link_address(peer) else { return };
         let Some(watched) = self.roaming.watched.get(&peer) else {
             return;
         };
-        let mut candidates: Vec<Candidate> = self
-            .paths
-            .addresses(address)
-            .map(|address| Candidate {
-                kind: CandidateKind::Observed,
-                address,
-            })
-            .collect();
-        for candidate in &watched.candidates {
-            if candidates.len() < MAX_CANDIDATES && candidates.iter().all(|known| known.address != candidate.address) {
-                candidates.push(*candidate);
-            }
-        }
+        let mut candidates = self.path_addresses(address);
+        add_distinct(&mut candidates, watched.candidates.clone());
         self.probe_connected(now, peer, candidates);
     }
 
     /// Starts probing a connected player, unless an attempt with it runs.
-    pub(super) fn probe_connected(&mut self, now: Instant, peer: Guid, candidates: Vec<Candidate>) {
+    fn probe_connected(&mut self, now: Instant, peer: Guid, candidates: Vec<Candidate>) {
         let Some(link) = self.current_link(peer) else { return };
         let Some((key, dialled)) = self
             .links
@@ -375,5 +390,13 @@ impl Node {
             text: why.to_owned(),
         };
         self.server_session_over(now, reason);
+    }
+}
+
+fn add_distinct(candidates: &mut Vec<Candidate>, more: Vec<Candidate>) {
+    for candidate in more {
+        if candidates.len() < MAX_CANDIDATES && candidates.iter().all(|known| known.address != candidate.address) {
+            candidates.push(candidate);
+        }
     }
 }
