@@ -41,12 +41,12 @@ CXX_FLAGS   := -std=c++17 -O2 $(WARNINGS) -Iinclude
 SANITIZERS  := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 LINK_FLAGS  := -L$(RELEASE) -llanline -Wl,-rpath,'$$ORIGIN/../release'
 
-HARNESS_SOURCES := $(addprefix examples-c/,harness.c harness_commands.c harness_session.c harness_events.c json.c)
+HARNESS_SOURCES := $(addprefix examples-c/,harness.c harness_commands.c harness_session.c harness_nat.c harness_events.c json.c)
 HARNESS_HEADERS := $(addprefix examples-c/,harness.h harness_call.h json.h)
 EXAMPLE_PROGRAMS := $(addprefix $(EXAMPLES)/,lanline-harness host join)
 SANITIZED := $(addprefix $(EXAMPLES)/sanitized/,lanline-harness host join)
 
-.PHONY: build library program examples sanitized demo test test-core test-engines bench soak install clean FORCE
+.PHONY: build library program examples sanitized demo test test-core test-engines bench grid soak install clean FORCE
 
 build: library program examples
 
@@ -111,6 +111,12 @@ test-engines: build
 
 bench: build
 	CARGO="$(CARGO)" CC="$(CC)" benches/run
+
+# Seeds of each cell of the grid, without loss and with it.
+SEEDS ?= 200
+
+grid:
+	$(CARGO) bench --features lab --bench grid -- $(SEEDS) --write $(CURDIR)/docs/NAT-GRID.md
 
 soak: build
 	CARGO="$(CARGO)" scripts/soak

@@ -18,6 +18,7 @@ const SOURCES: &[&str] = &[
     "src/ffi/events.rs",
     "src/ffi/peers.rs",
     "src/ffi/mesh.rs",
+    "src/ffi/nat.rs",
 ];
 
 /// Rust type → C type.
@@ -32,6 +33,9 @@ const TYPES: &[(&str, &str)] = &[
     ("NodeStatsRecord", "lanline_node_stats"),
     ("ParticipantRecord", "lanline_participant"),
     ("JoinMemberRecord", "lanline_join_member"),
+    ("NatDetectOptionsRecord", "lanline_nat_detect_options"),
+    ("NatFactsRecord", "lanline_nat_facts"),
+    ("ManualPortRecord", "lanline_manual_port"),
 ];
 
 /// Enum of `src/codes.rs` → enum and prefix of the header.
@@ -40,6 +44,9 @@ const TABLES: &[(&str, &str, &str)] = &[
     ("EventType", "lanline_event_type", "LANLINE_EVENT_"),
     ("PathKind", "lanline_path", "LANLINE_PATH_"),
     ("SendMode", "lanline_send_mode", "LANLINE_SEND_"),
+    ("NatType", "lanline_nat_type", "LANLINE_NAT_TYPE_"),
+    ("Connectivity", "lanline_connectivity", "LANLINE_CONNECTIVITY_"),
+    ("MappingProtocol", "lanline_mapping", "LANLINE_MAPPING_"),
 ];
 
 fn main() {

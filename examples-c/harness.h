@@ -65,6 +65,8 @@ void harness_refuse(struct harness *harness, const char *verb, int32_t code, con
 /* `harness->line` as a line on standard output. */
 void harness_print(struct harness *harness);
 
+/* What events about NATs have beyond the fields that all have. */
+void harness_nat_values(struct harness *harness, struct text *out, const lanline_event *event);
 /* Writes `,"key":"address"`, or null for no address. */
 void harness_address(struct text *text, const char *key, const lanline_address *address);
 /* Unsigned decimal numbers up to `max`; 1 if it was one. */

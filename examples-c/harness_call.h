@@ -42,4 +42,11 @@ void verb_leave(struct call *call);
 void verb_kick(struct call *call);
 void verb_stats(struct call *call);
 
+/* Verbs about NATs (harness_nat.c). */
+void verb_detect_nat(struct call *call);
+void verb_can_connect(struct call *call);
+void verb_open_upnp(struct call *call);
+void verb_manual_port(struct call *call);
+void verb_report(struct call *call);
+
 #endif

@@ -123,7 +123,7 @@ static void server_values(struct text *out, const lanline_event *event)
 }
 
 /* What each kind of event has beyond the fields that all have. */
-static void special_values(struct text *out, const lanline_event *event)
+static void special_values(struct harness *harness, struct text *out, const lanline_event *event)
 {
     switch (event->type) {
     case LANLINE_EVENT_DROPPED:
@@ -143,6 +143,11 @@ static void special_values(struct text *out, const lanline_event *event)
         json_key_string(out, "path", lanline_path_name(event->path));
         harness_address(out, "address", &event->address);
         json_key_number(out, "sender", event->flags & LANLINE_FLAG_REQUESTED ? 1 : 0);
+        break;
+    case LANLINE_EVENT_NAT_TYPE:
+    case LANLINE_EVENT_PORT_MAPPED:
+    case LANLINE_EVENT_REPORT:
+        harness_nat_values(harness, out, event);
         break;
     case LANLINE_EVENT_CONNECTED:
         json_key_string(out, "path", lanline_path_name(event->path));
@@ -196,7 +201,7 @@ static void print_event(struct harness *harness, const lanline_event *event)
         json_string_cut(out, (const char *)event->data, event->data_len, HARNESS_TEXT_LIMIT);
     else
         json_string(out, (const char *)event->text, event->text_len);
-    special_values(out, event);
+    special_values(harness, out, event);
     text_add(out, "}");
     harness_print(harness);
 }

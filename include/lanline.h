@@ -58,6 +58,28 @@
 /** In `flags` of LANLINE_EVENT_SERVER_CONNECTED: the server's key was the one that was asked for. */
 #define LANLINE_FLAG_VERIFIED 1
 
+/** In `flags` of LANLINE_EVENT_NAT_TYPE: the facts leave no other name. */
+#define LANLINE_FLAG_CERTAIN 1
+/** In `flags` of LANLINE_EVENT_NAT_TYPE: players behind most routers reach this node. */
+#define LANLINE_FLAG_FRIENDLY 2
+/** In `flags` of LANLINE_EVENT_PORT_MAPPED: another router stands before the one that forwards the port. */
+#define LANLINE_FLAG_DOUBLE_NAT 1
+
+/** In `flags` of lanline_report: ask the routers for a port, too. */
+#define LANLINE_REPORT_MAP_PORT 1
+
+/** What lanline_nat_text describes. */
+enum lanline_nat_text_of {
+  /** All that is known, in a sentence or two. */
+  LANLINE_NAT_TEXT_SUMMARY = 0,
+  /** How outside addresses are given. */
+  LANLINE_NAT_TEXT_MAPPING = 1,
+  /** Whose packets get in. */
+  LANLINE_NAT_TEXT_FILTERING = 2,
+  /** How the ports of new mappings are chosen. */
+  LANLINE_NAT_TEXT_PORTS = 3
+};
+
 /** When packets may go through a relay. */
 enum lanline_relay_policy {
   /** Start on a relay at once, move off it when a direct path is open. */
@@ -98,7 +120,10 @@ enum lanline_struct {
   LANLINE_STRUCT_PEER_STATS = 4,
   LANLINE_STRUCT_NODE_STATS = 5,
   LANLINE_STRUCT_PARTICIPANT = 6,
-  LANLINE_STRUCT_JOIN_MEMBER = 7
+  LANLINE_STRUCT_JOIN_MEMBER = 7,
+  LANLINE_STRUCT_NAT_DETECT_OPTIONS = 8,
+  LANLINE_STRUCT_NAT_FACTS = 9,
+  LANLINE_STRUCT_MANUAL_PORT = 10
 };
 
 /** Fields of lanline_event, for lanline_event_field_offset. */
@@ -250,7 +275,7 @@ enum lanline_event_type {
   /**
    * What is known of this node's NAT: `count` is the type (LANLINE_NAT_TYPE_…), `flags` bit 0: certain, bit 1: friendly (players
    * behind most routers can reach this one), `address` the public address, `text` the facts for people. `code` is not OK if less could be
-   * found out than usual, and says why. The facts themselves: lanline_nat_facts.
+   * found out than usual, and says why. The facts themselves: lanline_nat_facts_get, lanline_nat_text.
    */
   LANLINE_EVENT_NAT_TYPE = 26,
   /**
@@ -317,6 +342,42 @@ enum lanline_send_mode {
   LANLINE_SEND_RELIABLE = 2,
   /** Arrives once, in the order of sending within its channel. */
   LANLINE_SEND_RELIABLE_ORDERED = 3
+};
+
+/** RakNet's names for what a node sits behind. They are for people: what punching decides by are the facts. */
+enum lanline_nat_type {
+  /** Not known. */
+  LANLINE_NAT_TYPE_UNKNOWN = 0,
+  /** Open to strangers: a public address without a filter. */
+  LANLINE_NAT_TYPE_NONE = 1,
+  /** Whoever knows the mapped address gets through. */
+  LANLINE_NAT_TYPE_FULL_CONE = 2,
+  /** Addresses that were sent to get through. */
+  LANLINE_NAT_TYPE_ADDRESS_RESTRICTED = 3,
+  /** Addresses with the port that was sent to get through. */
+  LANLINE_NAT_TYPE_PORT_RESTRICTED = 4,
+  /** Every destination sees another address. */
+  LANLINE_NAT_TYPE_SYMMETRIC = 5
+};
+
+/** Whether two players can be connected directly. */
+enum lanline_connectivity {
+  /** Not directly. */
+  LANLINE_CONNECTIVITY_NEVER = 0,
+  /** It depends on what the names do not tell (how ports are chosen). */
+  LANLINE_CONNECTIVITY_MAYBE = 1,
+  /** Yes. */
+  LANLINE_CONNECTIVITY_YES = 2
+};
+
+/** By which protocol a router was asked to forward a port. */
+enum lanline_mapping {
+  /** UPnP Internet Gateway Device, version 1 or 2. */
+  LANLINE_MAPPING_UPNP = 1,
+  /** Port Control Protocol (RFC 6887). */
+  LANLINE_MAPPING_PCP = 2,
+  /** NAT Port Mapping Protocol (RFC 6886). */
+  LANLINE_MAPPING_NATPMP = 3
 };
 
 /**
@@ -749,6 +810,191 @@ typedef struct lanline_participant {
   uint8_t reserved[6];
 } lanline_participant;
 
+/**
+ * How lanline_nat_detect finds out. Prepare it with lanline_nat_detect_options_init.
+ */
+typedef struct lanline_nat_detect_options {
+  /**
+   * Bytes of this struct; set by lanline_nat_detect_options_init.
+   */
+  uint32_t struct_size;
+  /**
+   * Also find out how long a silent mapping lives, waiting at most for this many milliseconds (up to 600000); 0 (default): do not.
+   */
+  uint32_t lifetime_up_to_ms;
+  /**
+   * Another STUN server (RFC 5780) than the node's own one: name or address, UTF-8; NULL (default): the node's own.
+   */
+  const char *stun_host;
+#if defined(LANLINE_POINTERS_OF_4_BYTES)
+  /**
+   * Widens `stun_host` to 8 bytes.
+   */
+  uint32_t stun_host_high;
+#endif
+  /**
+   * Bytes at `stun_host`.
+   */
+  uint32_t stun_host_len;
+  /**
+   * Its UDP port; 0 (default): 3478.
+   */
+  uint16_t stun_port;
+  /**
+   * Zero.
+   */
+  uint16_t reserved;
+} lanline_nat_detect_options;
+
+/**
+ * What is known of a node's NAT. Prepare it with lanline_nat_facts_init. Facts are 1 (yes), 0 (no) or -1 (not known); nothing is guessed.
+ */
+typedef struct lanline_nat_facts {
+  /**
+   * Bytes of this struct; set by lanline_nat_facts_init.
+   */
+  uint32_t struct_size;
+  /**
+   * LANLINE_NAT_TYPE_…: the most restrictive name that the facts allow.
+   */
+  uint8_t type;
+  /**
+   * 1: something was found out; 0: nothing yet, and all below is not known.
+   */
+  uint8_t known;
+  /**
+   * 1: the facts leave no other name.
+   */
+  uint8_t certain;
+  /**
+   * 1: players behind most routers reach this node.
+   */
+  uint8_t friendly;
+  /**
+   * The outside address differs by the destination's address.
+   */
+  int8_t mapping_varies_by_address;
+  /**
+   * The outside address differs by the destination's port.
+   */
+  int8_t mapping_varies_by_port;
+  /**
+   * Packets from an address that was never sent to are dropped.
+   */
+  int8_t filters_by_address;
+  /**
+   * Packets from a port that was never sent to are dropped.
+   */
+  int8_t filters_by_port;
+  /**
+   * A new mapping gets the local port's number where it can.
+   */
+  int8_t preserves_port;
+  /**
+   * The node's own public address can be reached from inside.
+   */
+  int8_t hairpin;
+  /**
+   * The public address is one of the machine's own: no translation.
+   */
+  int8_t untranslated;
+  /**
+   * New mappings get different public IP addresses.
+   */
+  int8_t several_addresses;
+  /**
+   * No UDP packet was answered, not even by the server.
+   */
+  int8_t udp_blocked;
+  /**
+   * Another router stands before the one that forwards a port.
+   */
+  int8_t double_nat;
+  /**
+   * 1: `port_step` is known.
+   */
+  uint8_t port_step_known;
+  /**
+   * 1: `port_block_first` and `port_block_last` are known.
+   */
+  uint8_t port_block_known;
+  /**
+   * New mappings get numbers this far apart.
+   */
+  int16_t port_step;
+  /**
+   * First port of the block that new mappings are given from.
+   */
+  uint16_t port_block_first;
+  /**
+   * Last port of it.
+   */
+  uint16_t port_block_last;
+  /**
+   * LANLINE_MAPPING_…: how `mapped` was asked for; 0: no port is forwarded.
+   */
+  uint8_t mapped_protocol;
+  /**
+   * Ports that routers forward to this node.
+   */
+  uint8_t mapped_count;
+  /**
+   * A silent mapping lives at least this many milliseconds; 0: not known.
+   */
+  uint32_t lifetime_at_least_ms;
+  /**
+   * And less than this many; 0: not known.
+   */
+  uint32_t lifetime_below_ms;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+  /**
+   * Round trip to the server in microseconds; 0: not known.
+   */
+  uint64_t round_trip_us;
+  /**
+   * The node's public IPv4 address; family 0: not known.
+   */
+  struct lanline_address public_v4;
+  /**
+   * The IPv6 address at which a server saw the node; family 0: not known.
+   */
+  struct lanline_address public_v6;
+  /**
+   * A port that a router forwards to this node, as strangers see it; family 0: none.
+   */
+  struct lanline_address mapped;
+} lanline_nat_facts;
+
+/**
+ * What a player has to set in a router to forward a port by hand. Prepare it with lanline_manual_port_init.
+ */
+typedef struct lanline_manual_port {
+  /**
+   * Bytes of this struct; set by lanline_manual_port_init.
+   */
+  uint32_t struct_size;
+  /**
+   * The port, inside and outside.
+   */
+  uint16_t port;
+  /**
+   * The IP protocol's number: 17, UDP.
+   */
+  uint8_t protocol;
+  /**
+   * 1: the port is the same the next time, because `bind` of the node's options names it. 0: it was given by the system, and forwarding
+   * it helps only as long as this node lives.
+   */
+  uint8_t lasting;
+  /**
+   * Where to: this computer's address inside its network, with the port; family 0: it has none.
+   */
+  struct lanline_address internal;
+} lanline_manual_port;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -796,6 +1042,31 @@ LANLINE_API const char *lanline_path_name(uint8_t path);
  * Thread safety: any thread. Since: 0.1
  */
 LANLINE_API const char *lanline_mode_name(uint8_t mode);
+
+/**
+ * The name of a kind of NAT: "NONE", "FULL_CONE", "ADDRESS_RESTRICTED", "PORT_RESTRICTED", "SYMMETRIC", "UNKNOWN"; "UNKNOWN" for
+ * a number that is none, too. Static text, never NULL, never to be freed.
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+const char *lanline_nat_type_name(uint32_t type);
+
+/**
+ * The name of what two players can do: "YES", "MAYBE", "NEVER"; "UNKNOWN" for a number that is none.
+ * Static text, never NULL, never to be freed.
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API const char *lanline_connectivity_name(uint8_t connectivity);
+
+/**
+ * The name of a protocol for port mapping: "upnp", "pcp", "natpmp"; "UNKNOWN" for a number that is none.
+ * Static text, never NULL, never to be freed.
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API const char *lanline_mapping_name(uint32_t protocol);
 
 /**
  * Reads "1.2.3.4:5", "[2001:db8::1]:5", "1.2.3.4" or "2001:db8::1" (port 0). Numbers only: names are
@@ -1303,6 +1574,127 @@ int32_t lanline_mesh_kick(lanline_node node,
                           const char *text,
                           uint32_t text_len);
 
+/**
+ * Finds out what kind of router the node sits behind, by asking its server (or another STUN server) from fresh sockets. Takes
+ * about a second and a half; with `lifetime_up_to_ms`, that long in addition. A quick detection runs by itself after every
+ * LANLINE_EVENT_SERVER_CONNECTED, so that connecting does not need this call.
+ *
+ * @param node the node
+ * @param options what lanline_nat_detect_options_init prepared; may be NULL for the defaults
+ * @param request receives the request's id; may be NULL
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_WRONG_SIZE, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_NAT_TYPE, also when nothing could be found out (its code says why).
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_nat_detect(lanline_node node,
+                           const struct lanline_nat_detect_options *options,
+                           lanline_request *request);
+
+/**
+ * What is known of the node's NAT now: from the detections that ran until now, and from routers.
+ *
+ * @param node the node
+ * @param out receives it; its struct_size must be set
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_WRONG_SIZE
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API int32_t lanline_nat_facts_get(lanline_node node, struct lanline_nat_facts *out);
+
+/**
+ * One of the facts in words, in RFC 4787's terms ("endpoint-independent", "address-and-port-dependent", "unknown", …), UTF-8
+ * with a NUL behind it, cut to fit.
+ *
+ * @param node the node
+ * @param which LANLINE_NAT_TEXT_…
+ * @param buffer where to; may be NULL if capacity is 0
+ * @param capacity bytes at buffer, the NUL included; 256 are always enough
+ * @return the bytes that the whole text needs, without the NUL; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_nat_text(lanline_node node,
+                         uint32_t which,
+                         char *buffer,
+                         uint32_t capacity);
+
+/**
+ * What two players can do, by the names of their NATs alone: with this library, and by RakNet's table. Players who are connected to a
+ * server need not ask: the library knows their facts and does what is possible.
+ *
+ * @param type_a LANLINE_NAT_TYPE_… of one
+ * @param type_b LANLINE_NAT_TYPE_… of the other
+ * @param lanline receives LANLINE_CONNECTIVITY_…; may be NULL
+ * @param raknet receives 1 if RakNet's CanConnect says yes, else 0; may be NULL
+ * @return LANLINE_OK; LANLINE_INVALID_ARGUMENT
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_nat_can_connect(uint32_t type_a,
+                                uint32_t type_b,
+                                uint8_t *lanline,
+                                uint8_t *raknet);
+
+/**
+ * Asks the routers to forward the node's UDP port to it, by UPnP, PCP and NAT-PMP at once; the first that does wins. The mapping is renewed
+ * as long as the node lives, and taken back when it is destroyed.
+ *
+ * @param node the node
+ * @param timeout_ms for the first router that answers, at most 60000; 0: 2000
+ * @param request receives the request's id; may be NULL
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_PORT_MAPPED or LANLINE_EVENT_PORT_MAPPING_FAILED; on the way LANLINE_EVENT_PORT_MAPPING_PROGRESS. Later, with
+ * request 0, PORT_MAPPED when the router gave another port, PORT_MAPPING_FAILED when the mapping was lost.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_port_map(lanline_node node,
+                         uint32_t timeout_ms,
+                         lanline_request *request);
+
+/**
+ * What a player has to set in a router to forward a port by hand, and a text that says it. A port that was forwarded goes into
+ * `public_address` of the node's options, with `bind` naming the same port.
+ *
+ * @param node the node
+ * @param out receives it; its struct_size must be set
+ * @param buffer receives the text, UTF-8 with a NUL behind it, cut to fit; may be NULL if capacity is 0
+ * @param capacity bytes at buffer, the NUL included; 512 are always enough
+ * @return the bytes that the whole text needs, without the NUL; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT,
+ *         LANLINE_WRONG_SIZE
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_port_manual(lanline_node node,
+                            struct lanline_manual_port *out,
+                            char *buffer,
+                            uint32_t capacity);
+
+/**
+ * Finds out everything about the way to others, for a player's support: a full detection, and if wanted what the routers say about a port
+ * (which is given back unless lanline_port_map was called as well).
+ *
+ * @param node the node; without a session with a server, or a STUN server in detect, there is little to say
+ * @param flags LANLINE_REPORT_…, or 0
+ * @param detect how to detect, from lanline_nat_detect_options_init; may be NULL for the defaults
+ * @param request receives the request's id; may be NULL
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_WRONG_SIZE, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_REPORT.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_report(lanline_node node,
+                       uint32_t flags,
+                       const struct lanline_nat_detect_options *detect,
+                       lanline_request *request);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus
@@ -1339,6 +1731,13 @@ LANLINE_ASSERT_LAYOUT(sizeof(lanline_peer_stats) == 128, "lanline_peer_stats");
 LANLINE_ASSERT_LAYOUT(sizeof(lanline_node_stats) == 64, "lanline_node_stats");
 LANLINE_ASSERT_LAYOUT(sizeof(lanline_participant) == 24, "lanline_participant");
 LANLINE_ASSERT_LAYOUT(sizeof(lanline_join_member) == 128, "lanline_join_member");
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_nat_detect_options) == 24, "lanline_nat_detect_options");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_nat_detect_options, stun_host_len) == 16, "lanline_nat_detect_options.stun_host_len");
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_nat_facts) == 120, "lanline_nat_facts");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_nat_facts, port_step) == 20, "lanline_nat_facts.port_step");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_nat_facts, round_trip_us) == 40, "lanline_nat_facts.round_trip_us");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_nat_facts, mapped) == 96, "lanline_nat_facts.mapped");
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_manual_port) == 32, "lanline_manual_port");
 #undef LANLINE_ASSERT_LAYOUT
 #endif
 
@@ -1369,6 +1768,27 @@ LANLINE_INLINE void lanline_node_stats_init(lanline_node_stats *stats)
 {
   memset(stats, 0, sizeof *stats);
   stats->struct_size = (uint32_t)sizeof *stats;
+}
+
+/** Prepares options for lanline_nat_detect and lanline_report: their defaults. */
+LANLINE_INLINE void lanline_nat_detect_options_init(lanline_nat_detect_options *options)
+{
+  memset(options, 0, sizeof *options);
+  options->struct_size = (uint32_t)sizeof *options;
+}
+
+/** Prepares facts for lanline_nat_facts_get. */
+LANLINE_INLINE void lanline_nat_facts_init(lanline_nat_facts *facts)
+{
+  memset(facts, 0, sizeof *facts);
+  facts->struct_size = (uint32_t)sizeof *facts;
+}
+
+/** Prepares what lanline_port_manual fills. */
+LANLINE_INLINE void lanline_manual_port_init(lanline_manual_port *port)
+{
+  memset(port, 0, sizeof *port);
+  port->struct_size = (uint32_t)sizeof *port;
 }
 
 #endif /* LANLINE_H */

@@ -156,7 +156,7 @@ numbered! {
         NatAlreadyInProgress = 25 "NAT_ALREADY_IN_PROGRESS",
         /// What is known of this node's NAT: `count` is the type (LANLINE_NAT_TYPE_…), `flags` bit 0: certain, bit 1: friendly (players
         /// behind most routers can reach this one), `address` the public address, `text` the facts for people. `code` is not OK if less could be
-        /// found out than usual, and says why. The facts themselves: lanline_nat_facts.
+        /// found out than usual, and says why. The facts themselves: lanline_nat_facts_get, lanline_nat_text.
         NatType = 26 "NAT_TYPE",
         /// A router forwards a port to this node: `address` is the external one, `count` the protocol (LANLINE_MAPPING_…), `flags` bit 0:
         /// another router stands before that one, so that strangers still do not get through (`text` says so).

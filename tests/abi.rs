@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use lanline::codes::{Code, EventType, SendMode};
 use lanline::ffi::error::lanline_last_error;
 use lanline::ffi::events::{lanline_poll, lanline_wait};
+use lanline::ffi::nat::*;
 use lanline::ffi::node::*;
 use lanline::ffi::peers::*;
 use lanline::shell::record::{AddressRecord, EventRecord};
@@ -292,6 +293,67 @@ fn a_request_to_nobody_can_be_cancelled_and_ends_once() {
         );
         assert_eq!(lanline_open_nat(one.node, one.guid, &mut nat), Code::Self_.number());
     }
+    one.destroy();
+}
+
+#[test]
+fn what_a_node_sits_behind_is_asked_for_told_and_read() {
+    let mut one = Player::new();
+    let (mut detection, mut report) = (0, 0);
+    let mut facts = NatFactsRecord {
+        struct_size: size_of::<NatFactsRecord>() as u32,
+        known: 7,
+        ..Default::default()
+    };
+    // SAFETY: valid for the calls.
+    unsafe {
+        ok(lanline_nat_facts_get(one.node, &mut facts));
+        // Nothing is known of a node without a server, and nothing is guessed.
+        assert_eq!((facts.known, facts.r#type, facts.certain), (0, 0, 0), "{facts:?}");
+        assert_eq!(
+            (facts.mapping_varies_by_port, facts.filters_by_address, facts.double_nat),
+            (-1, -1, -1)
+        );
+        assert_eq!(
+            (facts.public_v4.family, facts.mapped.family, facts.port_block_known),
+            (0, 0, 0)
+        );
+        let mut words = [0u8; 64];
+        assert_eq!(lanline_nat_text(one.node, 2, words.as_mut_ptr().cast(), 64), 7);
+        assert_eq!(&words[..8], b"unknown\0");
+        // Without a server each ends with its own event, and a reason where there is nothing to tell.
+        ok(lanline_nat_detect(one.node, std::ptr::null(), &mut detection));
+        let event = one.expect(EventType::NatType);
+        assert_eq!((event.record.request, event.record.count), (detection, 0), "{event:?}");
+        assert!(event.record.code < 0 && !event.text.is_empty(), "{event:?}");
+        ok(lanline_report(one.node, 0, std::ptr::null(), &mut report));
+        let event = one.expect(EventType::Report);
+        assert_eq!((event.record.request, event.record.code), (report, 0));
+        let json: serde_json::Value = serde_json::from_slice(&event.data).unwrap();
+        assert_eq!(json["nat"]["type"], "UNKNOWN");
+        assert!(event.text.contains("this computer"), "{}", event.text);
+    }
+    one.destroy();
+}
+
+#[test]
+fn what_to_set_by_hand_names_port_and_address() {
+    let one = Player::new();
+    let mut port = ManualPortRecord {
+        struct_size: size_of::<ManualPortRecord>() as u32,
+        ..Default::default()
+    };
+    let mut words = [0u8; 512];
+    // SAFETY: valid for the call.
+    let needed = unsafe { lanline_port_manual(one.node, &mut port, words.as_mut_ptr().cast(), 512) };
+    let text = std::str::from_utf8(&words[..usize::try_from(needed).unwrap()]).unwrap();
+    let address = one.address();
+    assert_eq!((port.port, port.protocol, port.lasting), (address.port, 17, 0));
+    assert_eq!(port.internal, address);
+    assert!(
+        text.contains(&format!("UDP port {} to 127.0.0.1", address.port)),
+        "{text}"
+    );
     one.destroy();
 }
 

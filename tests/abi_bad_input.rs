@@ -12,6 +12,7 @@ use lanline::ffi::address::*;
 use lanline::ffi::error::*;
 use lanline::ffi::events::*;
 use lanline::ffi::mesh::*;
+use lanline::ffi::nat::*;
 use lanline::ffi::node::*;
 use lanline::ffi::peers::*;
 use lanline::shell::record::{AddressRecord, EventRecord};
@@ -89,6 +90,63 @@ fn bad_texts() -> [(*const c_char, u32); 5] {
 
 const UNALIGNED: usize = 3;
 
+/// Every detection option that is wrong, for a call that is right otherwise.
+#[track_caller]
+fn bad_detect_options(call: impl Fn(*const NatDetectOptionsRecord) -> i32) {
+    let size = size_of::<NatDetectOptionsRecord>() as u32;
+    let options = || {
+        // SAFETY: integers and pointers.
+        let mut options: NatDetectOptionsRecord = unsafe { zeroed() };
+        options.struct_size = size;
+        options
+    };
+    for size in [0, 4, size - 8, size + 8, u32::MAX] {
+        let options = NatDetectOptionsRecord {
+            struct_size: size,
+            ..options()
+        };
+        fails(call(&options), Code::WrongSize, "`options->struct_size`");
+    }
+    let good = options();
+    // SAFETY: stays inside of what is there; never followed.
+    bad(call(unsafe { (&raw const good).byte_add(UNALIGNED) }), "`options`");
+    for (text, length) in bad_texts() {
+        let options = NatDetectOptionsRecord {
+            stun_host: text,
+            stun_host_len: length,
+            ..options()
+        };
+        bad(call(&options), "`stun_host`");
+    }
+    for text in [c"a b", c"a/b", c"a:5"] {
+        let options = NatDetectOptionsRecord {
+            stun_host: text.as_ptr(),
+            stun_host_len: text.to_bytes().len() as u32,
+            ..options()
+        };
+        bad(call(&options), "`stun_host`");
+    }
+    let long = [b'a'; 254];
+    let options_long = NatDetectOptionsRecord {
+        stun_host: long.as_ptr().cast(),
+        stun_host_len: 254,
+        ..options()
+    };
+    bad(call(&options_long), "`stun_host`");
+    let port_alone = NatDetectOptionsRecord {
+        stun_port: 3478,
+        ..options()
+    };
+    bad(call(&port_alone), "`stun_port`");
+    for lifetime_up_to_ms in [600_001, u32::MAX] {
+        let options = NatDetectOptionsRecord {
+            lifetime_up_to_ms,
+            ..options()
+        };
+        bad(call(&options), "`lifetime_up_to_ms`");
+    }
+}
+
 /// The functions, each with the calls that it must turn down. `node` lives, `gone` was destroyed.
 type Case = (&'static str, unsafe fn(node: u32, gone: u32));
 
@@ -100,7 +158,7 @@ const CASES: &[Case] = &[
         assert!(!lanline_version().is_null())
     }),
     ("lanline_struct_size", |_, _| unsafe {
-        for id in [0, 8, u32::MAX] {
+        for id in [0, 11, u32::MAX] {
             assert_eq!(lanline_struct_size(id), 0);
         }
     }),
@@ -128,6 +186,111 @@ const CASES: &[Case] = &[
     }),
     ("lanline_mode_name", |_, _| unsafe {
         assert_eq!(CStr::from_ptr(lanline_mode_name(4)), c"UNKNOWN");
+    }),
+    ("lanline_nat_type_name", |_, _| unsafe {
+        for number in [0, 6, 256, u32::MAX] {
+            assert_eq!(CStr::from_ptr(lanline_nat_type_name(number)), c"UNKNOWN");
+        }
+    }),
+    ("lanline_connectivity_name", |_, _| unsafe {
+        assert_eq!(CStr::from_ptr(lanline_connectivity_name(3)), c"UNKNOWN");
+    }),
+    ("lanline_mapping_name", |_, _| unsafe {
+        for number in [0, 4, 257, u32::MAX] {
+            assert_eq!(CStr::from_ptr(lanline_mapping_name(number)), c"UNKNOWN");
+        }
+    }),
+    ("lanline_nat_detect", |node, gone| unsafe {
+        stale(gone, |node| lanline_nat_detect(node, null(), null_mut()));
+        let mut request = UNTOUCHED;
+        let out = &raw mut request;
+        bad_detect_options(|options| lanline_nat_detect(node, options, out));
+        assert_eq!(request, UNTOUCHED);
+        let crooked = out.byte_add(1);
+        bad(lanline_nat_detect(node, null(), crooked), "`request`");
+    }),
+    ("lanline_nat_facts_get", |node, gone| unsafe {
+        let size = size_of::<NatFactsRecord>() as u32;
+        let mut facts = NatFactsRecord {
+            struct_size: size,
+            ..Default::default()
+        };
+        let before = facts;
+        let out = &raw mut facts;
+        stale(gone, |node| lanline_nat_facts_get(node, out));
+        bad(lanline_nat_facts_get(node, null_mut()), "`out`");
+        bad(lanline_nat_facts_get(node, out.byte_add(UNALIGNED)), "`out`");
+        assert_eq!(facts, before);
+        for size in [0, size - 8, size + 1, u32::MAX] {
+            facts.struct_size = size;
+            let out = &raw mut facts;
+            fails(lanline_nat_facts_get(node, out), Code::WrongSize, "`out->struct_size`");
+        }
+    }),
+    ("lanline_nat_text", |node, gone| unsafe {
+        stale(gone, |node| lanline_nat_text(node, 1, null_mut(), 0));
+        for which in [4, u32::MAX] {
+            bad(lanline_nat_text(node, which, null_mut(), 0), "`which`");
+        }
+        bad(lanline_nat_text(node, 1, null_mut(), 1), "`buffer`");
+        let mut buffer = [0x7f as c_char; 4];
+        assert!(lanline_nat_text(node, 1, buffer.as_mut_ptr(), 3) > 3);
+        assert_eq!((buffer[2], buffer[3]), (0, 0x7f), "cut to fit");
+    }),
+    ("lanline_nat_can_connect", |_, _| unsafe {
+        let (mut lanline, mut raknet) = (0x5a, 0x5a);
+        for kind in [6, 256, u32::MAX] {
+            bad(lanline_nat_can_connect(kind, 1, &mut lanline, &mut raknet), "`type_a`");
+            bad(lanline_nat_can_connect(1, kind, &mut lanline, &mut raknet), "`type_b`");
+        }
+        assert_eq!((lanline, raknet), (0x5a, 0x5a));
+        assert_eq!(lanline_nat_can_connect(1, 1, null_mut(), null_mut()), 0);
+    }),
+    ("lanline_port_map", |node, gone| unsafe {
+        stale(gone, |node| lanline_port_map(node, 2000, null_mut()));
+        let mut request = UNTOUCHED;
+        for timeout in [60_001, u32::MAX] {
+            bad(lanline_port_map(node, timeout, &mut request), "`timeout_ms`");
+        }
+        assert_eq!(request, UNTOUCHED);
+        bad(lanline_port_map(node, 0, (&raw mut request).byte_add(1)), "`request`");
+    }),
+    ("lanline_port_manual", |node, gone| unsafe {
+        let size = size_of::<ManualPortRecord>() as u32;
+        let mut port = ManualPortRecord {
+            struct_size: size,
+            ..Default::default()
+        };
+        let before = port;
+        let out = &raw mut port;
+        stale(gone, |node| lanline_port_manual(node, out, null_mut(), 0));
+        bad(lanline_port_manual(node, null_mut(), null_mut(), 0), "`out`");
+        bad(
+            lanline_port_manual(node, out.byte_add(UNALIGNED), null_mut(), 0),
+            "`out`",
+        );
+        bad(lanline_port_manual(node, out, null_mut(), 9), "`buffer`");
+        assert_eq!(port, before);
+        for size in [0, size - 8, size + 1, u32::MAX] {
+            port.struct_size = size;
+            let out = &raw mut port;
+            fails(
+                lanline_port_manual(node, out, null_mut(), 0),
+                Code::WrongSize,
+                "`out->struct_size`",
+            );
+        }
+    }),
+    ("lanline_report", |node, gone| unsafe {
+        stale(gone, |node| lanline_report(node, 1, null(), null_mut()));
+        let mut request = UNTOUCHED;
+        let out = &raw mut request;
+        for flags in [2, 3, u32::MAX] {
+            bad(lanline_report(node, flags, null(), out), "`flags`");
+        }
+        bad_detect_options(|options| lanline_report(node, 0, options, out));
+        assert_eq!(request, UNTOUCHED);
+        bad(lanline_report(node, 0, null(), out.byte_add(1)), "`request`");
     }),
     ("lanline_address_parse", |_, _| unsafe {
         let mut address = AddressRecord::default();

@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+#[cfg(target_os = "linux")]
+use std::net::Ipv4Addr;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -92,12 +94,16 @@ impl Drop for Serving {
 
 /// Asks a server's STUN; the answer and where it came from.
 fn stun(server: SocketAddr, change: ChangeRequest) -> (SocketAddr, SocketAddr, Response) {
+    stun_with(server, Request::with_change([9; 12], change))
+}
+
+fn stun_with(server: SocketAddr, request: Request) -> (SocketAddr, SocketAddr, Response) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     // Only so that a failure is one, instead of a test that hangs.
     socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let mut request = Vec::new();
-    Request::with_change([9; 12], change).encode(&mut request);
-    socket.send_to(&request, server).unwrap();
+    let mut bytes = Vec::new();
+    request.encode(&mut bytes);
+    socket.send_to(&bytes, server).unwrap();
     let mut buffer = [0; 2_000];
     let (length, from) = socket.recv_from(&mut buffer).unwrap();
     (
@@ -130,24 +136,82 @@ fn it_gets_ready_answers_stun_on_both_ports_and_ends_cleanly() {
         let (main, second) = (server.address("udp"), server.address("udp_alt"));
         assert!(main.ip().is_loopback() && main.port() != 0 && second.port() != 0 && second.port() != main.port());
         for (asked, other) in [(main, second), (second, main)] {
-            let (own, from, response) = stun(asked, ChangeRequest::default());
+            let (own, from, response) = stun_with(asked, Request::new([9; 12]).with_cookie());
             assert_eq!(from, asked);
             let Response::Success {
                 mapped,
                 origin,
                 other: told,
+                cookie,
                 ..
             } = response
             else {
                 panic!("{response:?}")
             };
             assert_eq!((mapped, origin, told), (own, Some(asked), Some(other)));
+            assert!(cookie.is_some());
         }
         let (_, from, _) = stun(main, ChangeRequest { ip: false, port: true });
         assert_eq!(from, second);
         let (code, errors) = server.end(signal);
         assert_eq!(code, Some(0), "{errors}");
     }
+}
+
+// Elsewhere a machine has one loopback address, until its owner adds others.
+#[cfg(target_os = "linux")]
+#[test]
+fn two_listen_addresses_answer_for_each_other() {
+    let folder = Folder::new();
+    let data = folder.path("data");
+    let arguments = [
+        "--listen",
+        "127.0.0.1",
+        "--listen",
+        "127.0.0.2",
+        "--port",
+        "0",
+        "--data",
+        &data,
+    ];
+    let server = Serving::start(&arguments);
+    let (main, second) = (server.address("udp"), server.address("udp_alt"));
+    let beside: SocketAddr = (Ipv4Addr::new(127, 0, 0, 2), main.port()).into();
+    let both: SocketAddr = (Ipv4Addr::new(127, 0, 0, 2), second.port()).into();
+    for (ip, port, expected) in [
+        (false, false, main),
+        (false, true, second),
+        (true, false, beside),
+        (true, true, both),
+    ] {
+        let (_, from, response) = stun(main, ChangeRequest { ip, port });
+        assert_eq!(from, expected);
+        let Response::Success { origin, other, .. } = response else {
+            panic!("{response:?}")
+        };
+        assert_eq!((origin, other), (Some(expected), Some(both)));
+    }
+}
+
+#[test]
+fn another_port_of_the_asker_is_answered() {
+    let folder = Folder::new();
+    let server = Serving::start(&[&LOOPBACK[..], &["--data", &folder.path("data")]].concat());
+    let main = server.address("udp");
+    let listener = UdpSocket::bind("127.0.0.1:0").unwrap();
+    listener.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut request = Vec::new();
+    let port = listener.local_addr().unwrap().port();
+    Request::new([8; 12]).with_response_port(port).encode(&mut request);
+    let asker = UdpSocket::bind("127.0.0.1:0").unwrap();
+    asker.send_to(&request, main).unwrap();
+    let mut buffer = [0; 2_000];
+    let (length, from) = listener.recv_from(&mut buffer).unwrap();
+    assert_eq!(from, main);
+    let Ok(Response::Success { mapped, .. }) = Response::decode(&buffer[..length]) else {
+        panic!("no success")
+    };
+    assert_eq!(mapped, asker.local_addr().unwrap());
 }
 
 #[test]

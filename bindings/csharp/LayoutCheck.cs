@@ -110,6 +110,42 @@ namespace Lanline
         public fixed byte Text[112];
     }
 
+    [StructLayout(LayoutKind.Sequential)]
+    public struct NatDetectOptions
+    {
+        public uint StructSize;
+        public uint LifetimeUpToMs;
+        public ulong StunHost;
+        public uint StunHostLength;
+        public ushort StunPort;
+        public ushort Reserved;
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    public struct NatFacts
+    {
+        public uint StructSize;
+        public byte Type, Known, Certain, Friendly;
+        public sbyte MappingVariesByAddress, MappingVariesByPort, FiltersByAddress, FiltersByPort, PreservesPort;
+        public sbyte Hairpin, Untranslated, SeveralAddresses, UdpBlocked, DoubleNat;
+        public byte PortStepKnown, PortBlockKnown;
+        public short PortStep;
+        public ushort PortBlockFirst, PortBlockLast;
+        public byte MappedProtocol, MappedCount;
+        public uint LifetimeAtLeastMs, LifetimeBelowMs, Reserved;
+        public ulong RoundTripUs;
+        public Address PublicV4, PublicV6, Mapped;
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    public struct ManualPort
+    {
+        public uint StructSize;
+        public ushort Port;
+        public byte Protocol, Lasting;
+        public Address Internal;
+    }
+
     internal static unsafe class Native
     {
         private const string Library = "lanline";
@@ -132,6 +168,9 @@ namespace Lanline
         [DllImport(Library, CallingConvention = C)]
         public static extern int lanline_send(uint node, ulong peer, byte channel, byte mode, byte* data, uint length);
         [DllImport(Library, CallingConvention = C)] public static extern int lanline_shutdown_all(uint timeoutMs);
+        [DllImport(Library, CallingConvention = C)] public static extern int lanline_nat_facts_get(uint node, NatFacts* facts);
+        [DllImport(Library, CallingConvention = C)]
+        public static extern int lanline_port_manual(uint node, ManualPort* port, byte* buffer, uint capacity);
     }
 
     internal static unsafe class LayoutCheck
@@ -172,7 +211,7 @@ namespace Lanline
             CheckSame("ABI version", AbiVersion, Native.lanline_abi_version());
             int[] sizes = {
                 0, sizeof(Event), sizeof(Address), sizeof(NodeOptions), sizeof(PeerStats), sizeof(NodeStats), sizeof(Participant),
-                sizeof(JoinMember)
+                sizeof(JoinMember), sizeof(NatDetectOptions), sizeof(NatFacts), sizeof(ManualPort)
             };
             for (int id = 1; id < sizes.Length; id++)
                 CheckSame("size of struct " + id, sizes[id], Native.lanline_struct_size((uint)id));
@@ -209,6 +248,26 @@ namespace Lanline
                 CheckResult(Native.lanline_node_create(&options, out node), "lanline_node_create");
             }
             return node;
+        }
+
+        // Facts are where this side looks for them: unknown ones are -1, and the port set by hand is the node's own.
+        private static void CheckNat()
+        {
+            uint node = CreateNode();
+            Address address;
+            NatFacts facts = new NatFacts();
+            ManualPort port = new ManualPort();
+            facts.StructSize = (uint)sizeof(NatFacts);
+            port.StructSize = (uint)sizeof(ManualPort);
+            CheckResult(Native.lanline_node_address(node, out address), "lanline_node_address");
+            CheckResult(Native.lanline_nat_facts_get(node, &facts), "lanline_nat_facts_get");
+            CheckSame("mapping by address, which is not known", -1, facts.MappingVariesByAddress);
+            CheckSame("double NAT, which is not known", -1, facts.DoubleNat);
+            CheckSame("family of the mapped address, which there is not", 0, facts.Mapped.Family);
+            CheckResult(Native.lanline_port_manual(node, &port, null, 0), "lanline_port_manual");
+            CheckSame("the port to forward", address.Port, port.Port);
+            CheckSame("the port inside", address.Port, port.Internal.Port);
+            CheckResult(Native.lanline_node_destroy(node, 1000), "lanline_node_destroy");
         }
 
         // Waits for an event of that type; text of its data, or null in time-out.
@@ -259,6 +318,7 @@ namespace Lanline
         {
             CheckSizes();
             CheckOffsets();
+            if (failures == 0) CheckNat();
             if (failures == 0) CheckConversation();
             Console.WriteLine(failures == 0 ? "C#: layouts agree, two nodes talked" : "C#: " + failures + " faults");
             return failures == 0 ? 0 : 1;

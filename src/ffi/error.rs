@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char};
 
 use super::check;
 use super::panic::{guard, guard_value};
-use crate::codes::{Code, EventType, PathKind, SendMode};
+use crate::codes::{Code, Connectivity, EventType, MappingProtocol, NatType, PathKind, SendMode};
 
 /// Longest error text kept, in bytes: a sentence with a path or an address in it. Fixed, so that failing allocates nothing.
 const LAST_ERROR_CAPACITY: usize = 512;
@@ -94,6 +94,35 @@ pub unsafe extern "C" fn lanline_path_name(path: u8) -> *const c_char {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lanline_mode_name(mode: u8) -> *const c_char {
     name_or_unknown(SendMode::from_number(mode).map(SendMode::name_c))
+}
+
+/// The name of a kind of NAT: "NONE", "FULL_CONE", "ADDRESS_RESTRICTED", "PORT_RESTRICTED", "SYMMETRIC", "UNKNOWN"; "UNKNOWN" for
+/// a number that is none, too. Static text, never NULL, never to be freed.
+///
+/// Thread safety: any thread. Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lanline_nat_type_name(r#type: u32) -> *const c_char {
+    let known = u8::try_from(r#type).ok().and_then(NatType::from_number);
+    name_or_unknown(known.map(NatType::name_c))
+}
+
+/// The name of what two players can do: "YES", "MAYBE", "NEVER"; "UNKNOWN" for a number that is none.
+/// Static text, never NULL, never to be freed.
+///
+/// Thread safety: any thread. Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lanline_connectivity_name(connectivity: u8) -> *const c_char {
+    name_or_unknown(Connectivity::from_number(connectivity).map(Connectivity::name_c))
+}
+
+/// The name of a protocol for port mapping: "upnp", "pcp", "natpmp"; "UNKNOWN" for a number that is none.
+/// Static text, never NULL, never to be freed.
+///
+/// Thread safety: any thread. Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lanline_mapping_name(protocol: u32) -> *const c_char {
+    let known = u8::try_from(protocol).ok().and_then(MappingProtocol::from_number);
+    name_or_unknown(known.map(MappingProtocol::name_c))
 }
 
 fn name_or_unknown(name: Option<&'static CStr>) -> *const c_char {

@@ -13,6 +13,7 @@ pub mod error;
 pub mod events;
 pub mod ids;
 pub mod mesh;
+pub mod nat;
 pub mod node;
 pub mod panic;
 pub mod peers;

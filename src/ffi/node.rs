@@ -5,7 +5,7 @@ use std::mem::{offset_of, size_of};
 use std::time::Duration;
 
 use super::panic::{guard, guard_value};
-use super::{Guid, NodeId, check, events, mesh, peers};
+use super::{Guid, NodeId, check, events, mesh, nat, peers};
 use crate::codes::Code;
 use crate::shell;
 use crate::shell::failure::Failure;
@@ -238,6 +238,9 @@ pub unsafe extern "C" fn lanline_struct_size(id: u32) -> u32 {
             5 => size_of::<peers::NodeStatsRecord>(),
             6 => size_of::<mesh::ParticipantRecord>(),
             7 => size_of::<mesh::JoinMemberRecord>(),
+            8 => size_of::<nat::NatDetectOptionsRecord>(),
+            9 => size_of::<nat::NatFactsRecord>(),
+            10 => size_of::<nat::ManualPortRecord>(),
             _ => 0,
         };
         size as u32

@@ -8,6 +8,7 @@ use super::address::*;
 use super::error::*;
 use super::events::*;
 use super::mesh::*;
+use super::nat::*;
 use super::node::*;
 use super::panic::guard;
 use super::peers::*;
@@ -125,6 +126,14 @@ fn ids_that_are_no_nodes_are_answered_everywhere() {
             struct_size: 64,
             ..Default::default()
         };
+        let mut facts = NatFactsRecord {
+            struct_size: 120,
+            ..Default::default()
+        };
+        let mut port = ManualPortRecord {
+            struct_size: 32,
+            ..Default::default()
+        };
         let text: *const c_char = c"1.2.3.4".as_ptr();
         // SAFETY: valid for the calls.
         let results = unsafe {
@@ -154,6 +163,12 @@ fn ids_that_are_no_nodes_are_answered_everywhere() {
                 lanline_mesh_kick(node, 5, null(), 0),
                 lanline_peer_stats_get(node, 5, &mut stats),
                 lanline_node_stats_get(node, &mut node_stats),
+                lanline_nat_detect(node, null(), null_mut()),
+                lanline_nat_facts_get(node, &mut facts),
+                lanline_nat_text(node, 0, null_mut(), 0),
+                lanline_port_map(node, 0, null_mut()),
+                lanline_port_manual(node, &mut port, null_mut(), 0),
+                lanline_report(node, 0, null(), null_mut()),
             ]
         };
         for (index, result) in results.into_iter().enumerate() {
@@ -326,13 +341,16 @@ fn names_sizes_and_offsets() {
         assert_eq!(CStr::from_ptr(lanline_event_name(0)), c"UNKNOWN");
         assert_eq!(CStr::from_ptr(lanline_path_name(2)), c"direct");
         assert_eq!(CStr::from_ptr(lanline_mode_name(200)), c"UNKNOWN");
+        assert_eq!(CStr::from_ptr(lanline_nat_type_name(4)), c"PORT_RESTRICTED");
+        assert_eq!(CStr::from_ptr(lanline_connectivity_name(1)), c"MAYBE");
+        assert_eq!(CStr::from_ptr(lanline_mapping_name(3)), c"natpmp");
         assert_eq!(
             CStr::from_ptr(lanline_version()).to_str().unwrap(),
             env!("CARGO_PKG_VERSION")
         );
         assert_eq!(lanline_abi_version(), ABI_VERSION);
-        let sizes: Vec<_> = (0..9).map(|id| lanline_struct_size(id)).collect();
-        assert_eq!(sizes, [0, 128, 24, 104, 128, 64, 24, 128, 0]);
+        let sizes: Vec<_> = (0..12).map(|id| lanline_struct_size(id)).collect();
+        assert_eq!(sizes, [0, 128, 24, 104, 128, 64, 24, 128, 24, 120, 32, 0]);
         let offsets: Vec<_> = (0..18).map(|field| lanline_event_field_offset(field)).collect();
         assert_eq!(
             offsets,

@@ -110,6 +110,7 @@ pub enum OwnedEvent {
     },
     Report {
         request: RequestId,
+        reason: Option<Reason>,
         json: String,
         text: String,
     },
@@ -280,7 +281,17 @@ impl From<Event<'_>> for OwnedEvent {
             },
             Event::PortMappingFailed { request, reason } => Self::PortMappingFailed { request, reason },
             Event::PortMappingProgress { request, text } => Self::PortMappingProgress { request, text },
-            Event::Report { request, json, text } => Self::Report { request, json, text },
+            Event::Report {
+                request,
+                reason,
+                json,
+                text,
+            } => Self::Report {
+                request,
+                reason,
+                json,
+                text,
+            },
             Event::Mesh(event) => Self::Mesh(event),
             Event::Notice { text } => Self::Notice { text },
         }

@@ -14,7 +14,7 @@ use crate::transport::SendError;
 /// timers and for everybody's own work.
 pub const OPENING_SLACK: Duration = Duration::from_millis(20);
 /// Time after which everything of a server session's handshake is over.
-const WARM_AFTER: Duration = Duration::from_secs(2);
+pub(super) const WARM_AFTER: Duration = Duration::from_secs(2);
 
 /// The bottleneck of [`beside_bulk`] and [`jittered_burst`]: bits a second.
 pub const RATE: u64 = 20_000_000;

@@ -13,7 +13,8 @@
 //! | [`AttemptProbes`] | what one attempt to open a way cost in probes |
 //! | [`RawHost`] | a UDP endpoint for tests: records and sends |
 //! | [`Scenario`](scenario::Scenario) | a server and players behind routers in a few lines |
-//! | [`figures`] | what a game feels, measured: for tests and benchmarks
+//! | [`figures`] | what a game feels, measured: for tests and benchmarks |
+//! | [`grid`] | every pair of router behaviours: how it connects, and what it must reach |
 //! | [`with_seeds`], [`assert_share_of_seeds`] | many seeds, and the command that replays the one that failed |
 //!
 //! # How an engine is driven
@@ -31,6 +32,7 @@ mod drive;
 mod events;
 pub mod figures;
 mod forwarding;
+pub mod grid;
 mod host;
 mod moves;
 mod network;

@@ -30,6 +30,9 @@ pub struct AttemptProbes {
     heard: BTreeSet<SocketAddr>,
     first: Option<Duration>,
     last: Duration,
+    /// When addresses of the last second were first sent to, by the node's own sockets; and most of a second.
+    fresh: VecDeque<Duration>,
+    busiest: usize,
 }
 
 impl AttemptProbes {
@@ -52,6 +55,11 @@ impl AttemptProbes {
     /// Most requests from one socket of the node's own to one address.
     pub fn most_to_an_address(&self) -> u32 {
         self.from_pool(false).map(|(_, count)| *count).max().unwrap_or(0)
+    }
+
+    /// Most addresses that the node's own sockets sent to for the first time within a second.
+    pub fn busiest_second_of_new_addresses(&self) -> usize {
+        self.busiest
     }
 
     /// Sockets of the pool that sent.
@@ -94,14 +102,14 @@ impl HostProbes {
         if attempt.heard.contains(&destination) {
             return;
         }
-        *attempt.sent.entry((socket, destination)).or_default() += 1;
+        let count = attempt.sent.entry((socket, destination)).or_default();
+        *count += 1;
+        if *count == 1 && !matches!(socket, SocketName::Birthday(_)) {
+            count_within_a_second(&mut attempt.fresh, &mut attempt.busiest, now);
+        }
         attempt.first.get_or_insert(now);
         attempt.last = now;
-        while self.recent.front().is_some_and(|time| *time + SECOND <= now) {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(now);
-        self.busiest = self.busiest.max(self.recent.len());
+        count_within_a_second(&mut self.recent, &mut self.busiest, now);
     }
 
     pub(super) fn received(&mut self, source: SocketAddr, contents: &[u8]) {
@@ -109,6 +117,14 @@ impl HostProbes {
             self.attempts.entry(introduction).or_default().heard.insert(source);
         }
     }
+}
+
+fn count_within_a_second(recent: &mut VecDeque<Duration>, busiest: &mut usize, now: Duration) {
+    while recent.front().is_some_and(|time| *time + SECOND <= now) {
+        recent.pop_front();
+    }
+    recent.push_back(now);
+    *busiest = (*busiest).max(recent.len());
 }
 
 /// The attempt that a datagram belongs to, if it is a probe.

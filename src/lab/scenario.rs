@@ -81,6 +81,8 @@ enum Place {
     /// Behind a router whose outside is in the LAN of another one.
     BehindTwo(RouterKind, RouterConfig),
     WithNode(usize),
+    /// Behind a router of its own in the LAN of an earlier player's carrier.
+    WithCarrierOf(RouterKind, usize),
 }
 
 /// A player some hundred kilometres from the server and from the others.
@@ -161,6 +163,13 @@ impl ScenarioBuilder {
     /// Adds a player behind two routers in a row: its own one, and a carrier's.
     pub fn node_behind_carrier(mut self, kind: RouterKind, carrier: RouterConfig) -> Self {
         self.places.push(Place::BehindTwo(kind, carrier));
+        self
+    }
+
+    /// Adds a player behind a router of its own, and the carrier of an earlier player.
+    pub fn node_behind_carrier_of(mut self, kind: RouterKind, earlier: usize) -> Self {
+        assert!(matches!(self.places.get(earlier), Some(Place::BehindTwo(..))));
+        self.places.push(Place::WithCarrierOf(kind, earlier));
         self
     }
 
@@ -253,6 +262,7 @@ impl ScenarioBuilder {
             families: self.families,
             router_link: self.public_link(player_latency - LAN_LATENCY),
             open_link: self.public_link(player_latency),
+            carriers: Vec::new(),
         };
         scenario.start_server(server_identity, &self, engines);
         for (number, place) in self.places.iter().enumerate() {
@@ -294,6 +304,8 @@ pub struct Scenario {
     families: Families,
     router_link: Link,
     open_link: Link,
+    /// The carrier's router of each player, if there is one.
+    carriers: Vec<Option<RouterId>>,
 }
 
 impl Scenario {
@@ -371,27 +383,34 @@ impl Scenario {
     }
 
     /// Builds what a player sits behind: its router, its network, its link into that.
-    fn place(&mut self, kind: &RouterKind, carrier: Option<&RouterConfig>) -> (Option<RouterId>, NetworkId, Link) {
-        let internet = self.lab.internet();
+    fn place(&mut self, kind: &RouterKind, carrier: Option<RouterId>) -> (Option<RouterId>, NetworkId, Link) {
         let Some(config) = kind.config() else {
-            return (None, internet, self.open_link);
+            return (None, self.lab.internet(), self.open_link);
         };
         let router = match carrier {
-            None => self.lab.add_router(internet, config, self.router_link),
-            Some(carrier) => {
-                let (carrier, link) = (carrier.clone(), self.router_link);
-                let carrier = self.lab.add_router_with_lan(internet, carrier, link, CARRIER_LAN);
-                let link = Link::lan(Duration::ZERO);
-                self.lab.add_router(self.lab.lan(carrier), config, link)
-            }
+            None => self.lab.add_router(self.lab.internet(), config, self.router_link),
+            Some(carrier) => self
+                .lab
+                .add_router(self.lab.lan(carrier), config, Link::lan(Duration::ZERO)),
         };
         (Some(router), self.lab.lan(router), Link::lan(LAN_LATENCY))
     }
 
     fn add_node(&mut self, number: usize, place: &Place, builder: &ScenarioBuilder, engines: bool) {
+        let carrier = match place {
+            Place::BehindTwo(_, carrier) => {
+                let (internet, link) = (self.lab.internet(), self.router_link);
+                let carrier = carrier.clone();
+                Some(self.lab.add_router_with_lan(internet, carrier, link, CARRIER_LAN))
+            }
+            Place::WithCarrierOf(_, earlier) => self.carriers[*earlier],
+            _ => None,
+        };
+        self.carriers.push(carrier);
         let (router, network, link) = match place {
-            Place::Behind(kind) => self.place(kind, None),
-            Place::BehindTwo(kind, carrier) => self.place(kind, Some(carrier)),
+            Place::Behind(kind) | Place::BehindTwo(kind, _) | Place::WithCarrierOf(kind, _) => {
+                self.place(kind, carrier)
+            }
             Place::WithNode(earlier) => match self.routers[*earlier] {
                 Some(router) => (Some(router), self.lab.lan(router), Link::lan(LAN_LATENCY)),
                 None => (None, self.lab.internet(), self.open_link),

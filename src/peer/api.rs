@@ -124,6 +124,8 @@ pub enum Command {
         request: RequestId,
         /// Ask the routers for a port, too (it is given back unless the game asked for one).
         map_port: bool,
+        /// How to find out about the NAT.
+        detect: DetectOptions,
     },
     /// A call that belongs to the mesh.
     Mesh(MeshCommand),
@@ -344,6 +346,8 @@ pub enum Event<'a> {
     Report {
         /// The request that it ends.
         request: RequestId,
+        /// Why there is none: CANCELLED.
+        reason: Option<Reason>,
         /// For programs.
         json: String,
         /// For people.

@@ -12,7 +12,7 @@
 //! | `port_mapping` | ports that routers forward |
 //! | `sockets` | the pool of further sockets |
 //! | `roaming` | paths that die under a living connection |
-//! | `report` | all of it in one report |
+//! | [`report`] | all of it in one report |
 //! | [`mesh`] | the session |
 //!
 //! This file tells datagrams apart, dispatches commands, and decides in which order things come out. Order of events: everything
@@ -22,6 +22,8 @@
 pub mod api;
 pub mod mesh;
 pub mod nat;
+pub mod report;
+pub mod requests;
 
 mod attempts;
 mod connections;
@@ -30,8 +32,6 @@ mod paths;
 mod port_mapping;
 mod punch;
 mod rendezvous;
-mod report;
-mod requests;
 mod roaming;
 mod sockets;
 #[cfg(all(test, feature = "lab"))]
@@ -65,6 +65,7 @@ use mesh::{Mesh, MeshConfig, MeshOutput};
 use nat::Nat;
 use paths::{Owner, Path, Paths, kind_of};
 use rendezvous::Rendezvous;
+use report::Reports;
 use requests::{Pending, Requests};
 use roaming::Roaming;
 use sockets::SocketPool;
@@ -117,6 +118,7 @@ pub struct Node {
     rendezvous: Rendezvous,
     attempts: Attempts,
     requests: Requests,
+    reports: Reports,
     nat: Nat,
     roaming: Roaming,
     /// Longest silence on a link before a keep-alive.
@@ -199,6 +201,7 @@ impl Node {
             rendezvous: Rendezvous::new(),
             attempts: Attempts::new(now),
             requests: Requests::default(),
+            reports: Reports::default(),
             nat: Nat::default(),
             roaming: Roaming::default(),
             keep_alive,
@@ -241,7 +244,11 @@ impl Node {
             Command::Cancel { request } => self.cancel(now, request),
             Command::DetectNat { request, options } => self.detect_nat(now, request, options),
             Command::MapPort { request, timeout } => self.map_port(now, request, timeout),
-            Command::Report { request, map_port } => self.report(now, request, map_port),
+            Command::Report {
+                request,
+                map_port,
+                detect,
+            } => self.report(now, request, map_port, detect),
             Command::Mesh(command) => self.mesh_changed().command(now, command),
         }
         self.settle(now);
@@ -252,7 +259,8 @@ impl Node {
             Some(Pending::Server) => self.cancel_server(now, request),
             Some(Pending::OpenNat(peer)) => self.cancel_open_nat(now, request, peer),
             Some(Pending::Connect) => self.cancel_connect(now, request),
-            Some(Pending::DetectNat | Pending::MapPort | Pending::Report) => {}
+            Some(Pending::Report) => self.cancel_report(now, request),
+            Some(Pending::DetectNat | Pending::MapPort) => {}
             None => {
                 self.mesh_changed().cancel(request);
             }
@@ -407,6 +415,18 @@ impl Node {
         self.settle(now);
     }
 
+    /// What a test asks for further sockets.
+    #[cfg(test)]
+    pub fn pool(&mut self) -> &mut SocketPool {
+        &mut self.pool
+    }
+
+    /// The machine's addresses as this engine knows them.
+    #[cfg(test)]
+    pub fn local_addresses(&self) -> &[IpAddr] {
+        &self.local_addresses
+    }
+
     /// Somebody looks: the next view has the figures of its moment, however short ago the last one was.
     pub fn expire_view(&mut self) {
         self.view_at = None;
@@ -461,7 +481,7 @@ impl Node {
 
     /// Queues an event for the game.
     fn raise(&mut self, event: Event<'static>) {
-        self.lifecycle.push_back(event);
+        self.lifecycle.extend(self.reports.keep_own(event));
     }
 
     /// The mesh, about to be told something.
@@ -476,6 +496,7 @@ impl Node {
     fn settle(&mut self, now: Instant) {
         loop {
             self.drain_link_events(now);
+            self.continue_reports(now);
             if !self.mesh_touched {
                 return;
             }

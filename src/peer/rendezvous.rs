@@ -113,6 +113,11 @@ impl Rendezvous {
         }
     }
 
+    /// The server that the game named: host and port.
+    pub fn server(&self) -> Option<(&str, u16)> {
+        self.target.as_ref().map(|target| (target.host.as_str(), target.port))
+    }
+
     /// The key that the present session, or try, accepts; `None`: any.
     fn expected_key(&self) -> Option<PublicKey> {
         self.target.as_ref().and_then(|target| target.key).or(self.pinned)

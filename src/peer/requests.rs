@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 use super::api::RequestId;
 use crate::transport::identity::Guid;
 
+/// From here on the numbers are the engine's own: it asks its parts the same way as a game does, and keeps their answers. A shell gives games
+/// smaller ones.
+pub const FIRST_OWN: RequestId = RequestId::MAX - 15;
+
 /// What a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pending {

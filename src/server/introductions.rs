@@ -234,7 +234,7 @@ impl Introductions {
     }
 
     /// The facts of a node have changed. Gives who is to be told so: the attempt, the side, and the other side.
-    pub fn to_update(&mut self, link: LinkId) -> Vec<(u64, LinkId, LinkId)> {
+    pub fn whom_to_update(&mut self, link: LinkId) -> Vec<(u64, LinkId, LinkId)> {
         let Some(involved) = self.involved.get(&link) else {
             return Vec::new();
         };

@@ -4,7 +4,7 @@
 //! can be in two at once, and a lookup never crosses from one to the other.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::transport::LinkId;
@@ -47,6 +47,16 @@ pub struct Node {
     /// The rest.
     pub profile: Profile,
     app_name: Arc<str>,
+}
+
+impl Node {
+    /// Whether the server saw the node at that IP address: in its session, or by a proof.
+    pub fn is_seen_at(&self, ip: IpAddr) -> bool {
+        let proven = self.profile.proofs.iter().map(|proof| proof.address);
+        std::iter::once(self.observed)
+            .chain(proven)
+            .any(|address| address.ip().to_canonical() == ip.to_canonical())
+    }
 }
 
 /// A node that wants to be registered.

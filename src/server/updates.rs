@@ -36,7 +36,7 @@ impl Server {
         if !changed {
             return;
         }
-        for (introduction, side, other) in self.introductions.to_update(link) {
+        for (introduction, side, other) in self.introductions.whom_to_update(link) {
             let (Some(node), Some(peer)) = (self.registry.node(side), self.registry.node(other)) else {
                 continue;
             };
@@ -53,12 +53,13 @@ impl Server {
         }
     }
 
-    /// A node foretells where its router puts the mapping towards the other side. It can speak for its own address only.
+    /// A node foretells where its router puts the mapping towards the other side. It can speak for addresses at which it was seen
+    /// only: that of its session, and those that it has proven.
     pub(super) fn forecast(&mut self, now: Instant, link: LinkId, introduction: u64, forecast: PortForecast) {
         let own = self
             .registry
             .node(link)
-            .is_some_and(|node| node.observed.ip().to_canonical() == forecast.before.ip().to_canonical());
+            .is_some_and(|node| node.is_seen_at(forecast.before.ip()));
         let other = match own {
             true => self.introductions.other_side_of_forecast(link, introduction),
             false => None,

@@ -188,6 +188,14 @@ fn forecasts_go_to_the_other_side_of_a_running_attempt() {
     say(&mut world, target, introduction, forecast("203.0.113.2:1"));
     assert_eq!(world.heard(asker).len(), 1);
     assert_eq!(world.server.counters().forecasts, 1 + u64::from(MAX_FORECASTS));
+    // An address of the other version, once it is proven.
+    let six = forecast("[2001:db8::5]:7000");
+    say(&mut world, target, introduction, six);
+    assert_eq!(world.heard(asker), []);
+    let proof = world.proof("[2001:db8::5]:4000");
+    world.say(target, update(NatFacts::default(), vec![proof]));
+    say(&mut world, target, introduction, six);
+    assert_eq!(world.heard(asker).len(), 1);
     world.say(target, ToServer::PunchEnded { introduction, path: 0 });
     say(&mut world, target, introduction, forecast("203.0.113.2:1"));
     assert_eq!(world.heard(asker), []);

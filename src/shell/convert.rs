@@ -6,6 +6,7 @@ use super::record::EventRecord;
 use crate::codes::{Code, EventType, NatType};
 use crate::peer::api::{Event, MeshEvent, NatOutcome, Reason};
 use crate::peer::nat;
+use crate::peer::report::words;
 use crate::transport::identity::Guid;
 
 /// `flags` of NAT events: this node asked.
@@ -19,7 +20,7 @@ pub const FLAG_DOUBLE_NAT: u32 = 1;
 /// `flags` of SERVER_CONNECTED: the key was verified.
 pub const FLAG_VERIFIED: u32 = 1;
 
-/// Calls `put` with the record, data and text of `event`. Allocates nothing.
+/// Calls `put` with the record, data and text of `event`. Allocates nothing for messages.
 pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[u8], &str)) {
     let record = |kind: EventType| EventRecord {
         r#type: kind.number(),
@@ -215,7 +216,12 @@ pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[
                     .unwrap_or_default(),
                 ..record(EventType::NatType)
             };
-            put(record, &[], reason.as_ref().map_or("", |reason| &reason.text));
+            let facts = words::summary(report);
+            let text = match reason {
+                Some(reason) => format!("{} {facts}", reason.text),
+                None => facts,
+            };
+            put(record, &[], &text);
         }
         Event::PortMapped {
             request,
@@ -248,12 +254,22 @@ pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[
             };
             put(record, &[], text);
         }
-        Event::Report { request, json, text } => {
+        Event::Report {
+            request,
+            reason,
+            json,
+            text,
+        } => {
             let record = EventRecord {
                 request: *request,
+                code: reason.as_ref().map_or(0, number),
                 ..record(EventType::Report)
             };
-            put(record, json.as_bytes(), text);
+            put(
+                record,
+                json.as_bytes(),
+                reason.as_ref().map_or(text, |reason| &reason.text),
+            );
         }
         Event::Mesh(event) => mesh(event, record, put),
         Event::Notice { text } => put(record(EventType::Notice), &[], text),

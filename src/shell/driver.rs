@@ -1,7 +1,7 @@
 //! One turn of a node, run by whoever holds its lock.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,13 @@ use super::events::EventWriter;
 use super::interfaces;
 use super::node::Node;
 use super::outbox::Lanes;
+use super::pool::SocketPool;
 use super::record::EventRecord;
 use super::runtime;
 use super::signals::{NodeIo, NodeSocket};
 use super::udp::{BATCH_SIZE, ReceiveBuffer, SendOutcome};
 use crate::codes::EventType;
-use crate::engine::{Datagram, Engine, Transmit};
+use crate::engine::{Datagram, Engine, SocketName, Transmit};
 use crate::peer::Node as PeerEngine;
 use crate::peer::api::{Command, Event, MeshCommand, RequestId, SideEffect, SideEffectAnswer};
 use crate::transport::SendError;
@@ -69,6 +70,7 @@ struct Blocked {
 pub struct Driver {
     engine: PeerEngine,
     sockets: Vec<NodeSocket>,
+    pool: SocketPool,
     receive_buffer: ReceiveBuffer,
     datagrams: Vec<Datagram>,
     payload: Vec<u8>,
@@ -83,7 +85,6 @@ pub struct Driver {
     commands: VecDeque<Command>,
     answers: VecDeque<SideEffectAnswer>,
     bound: Vec<SocketAddr>,
-    local_addresses: Vec<IpAddr>,
     look_at_interfaces: Instant,
     view_changed: bool,
     last_sent: Option<Instant>,
@@ -99,13 +100,14 @@ impl Driver {
         now: Instant,
         engine: PeerEngine,
         sockets: Vec<NodeSocket>,
+        pool: SocketPool,
         events: EventWriter,
-        local_addresses: Vec<IpAddr>,
     ) -> Self {
         Self {
             bound: sockets.iter().map(NodeSocket::local_address).collect(),
             engine,
             sockets,
+            pool,
             receive_buffer: ReceiveBuffer::new(),
             datagrams: Vec::new(),
             payload: Vec::new(),
@@ -117,8 +119,7 @@ impl Driver {
             active: Vec::new(),
             commands: VecDeque::new(),
             answers: VecDeque::new(),
-            local_addresses,
-            look_at_interfaces: now + interfaces::REFRESH,
+            look_at_interfaces: now + interfaces::refresh(),
             view_changed: true,
             last_sent: None,
             close_sends: 0,
@@ -144,7 +145,7 @@ impl Driver {
         let sent = self.take_outbox(node, now);
         let received = self.drain_events(node, now);
         let linger = sent > 0 && self.sends_closely(now, sent) && !received;
-        self.side_effects(node, now);
+        let answered = self.side_effects(node, now);
         let more_out = self.transmit(now);
         if self.view_changed {
             self.refresh_view(node, now);
@@ -157,7 +158,7 @@ impl Driver {
             until
         };
         Turn {
-            more: more_in || more_out,
+            more: more_in || more_out || answered,
             readable: more_in,
             until,
             linger,
@@ -205,7 +206,9 @@ impl Driver {
                 self.engine.handle_datagram(now, datagram);
             }
         }
-        more
+        let Self { engine, pool, .. } = self;
+        let take = |datagram| engine.handle_datagram(now, datagram);
+        more | pool.receive(&mut self.receive_buffer, &mut self.datagrams, take)
     }
 
     /// Commands, answers and messages to the engine. Returns how many messages went in.
@@ -268,24 +271,63 @@ impl Driver {
         messages
     }
 
-    fn side_effects(&mut self, node: &Node, now: Instant) {
+    /// True if the engine was told something by which it may have become busy.
+    fn side_effects(&mut self, node: &Node, now: Instant) -> bool {
+        let mut answered = false;
         while let Some(effect) = self.engine.poll_side_effect() {
             match effect {
                 SideEffect::Resolve { id, host } => runtime::resolve(node.weak(), id, host),
-                SideEffect::OpenSockets { id, .. } => {
-                    let sockets = Vec::new();
+                SideEffect::OpenSockets { id, first, count, ipv6 } => {
+                    let sockets = self.open_sockets(node, first, count, ipv6);
                     self.engine
                         .side_effect_answer(now, SideEffectAnswer::SocketsOpened { id, sockets });
+                    answered = true;
                 }
-                SideEffect::CloseSockets(_) | SideEffect::MapPort(_) => {}
+                SideEffect::CloseSockets(names) => self.pool.close(&names),
+                SideEffect::MapPort(_) => {}
             }
         }
+        answered
+    }
+
+    /// Further sockets where the main one of that family is bound: a node that was bound to one interface stays there.
+    pub(super) fn open_sockets(
+        &mut self,
+        node: &Node,
+        first: u16,
+        count: u16,
+        ipv6: bool,
+    ) -> Vec<(SocketName, SocketAddr)> {
+        let Some(like) = self.bound.iter().find(|address| address.is_ipv6() == ipv6) else {
+            return Vec::new();
+        };
+        let sockets = self.pool.open(first, count, *like);
+        // Whoever sleeps does not watch them yet.
+        node.signals().notify();
+        sockets
+    }
+
+    /// What it drives.
+    #[cfg(test)]
+    pub fn engine(&mut self) -> &mut PeerEngine {
+        &mut self.engine
+    }
+
+    /// Its further sockets.
+    #[cfg(test)]
+    pub fn pool(&mut self) -> &mut SocketPool {
+        &mut self.pool
     }
 
     /// True if the engine has more than one turn's worth.
     fn transmit(&mut self, now: Instant) -> bool {
         if let Some(blocked) = &mut self.blocked {
-            match send(&mut self.sockets, &blocked.transmit, &blocked.payload[blocked.sent..]) {
+            match send(
+                &mut self.sockets,
+                &mut self.pool,
+                &blocked.transmit,
+                &blocked.payload[blocked.sent..],
+            ) {
                 SendOutcome::Done => self.blocked = None,
                 SendOutcome::Blocked { sent } => {
                     blocked.sent += sent;
@@ -299,7 +341,7 @@ impl Driver {
                 return false;
             };
             let payload = &self.payload[..transmit.size.min(self.payload.len())];
-            if let SendOutcome::Blocked { sent } = send(&mut self.sockets, &transmit, payload) {
+            if let SendOutcome::Blocked { sent } = send(&mut self.sockets, &mut self.pool, &transmit, payload) {
                 self.blocked = Some(Blocked {
                     transmit,
                     payload: payload.to_vec(),
@@ -315,13 +357,11 @@ impl Driver {
         if now < self.look_at_interfaces {
             return;
         }
-        self.look_at_interfaces = now + interfaces::REFRESH;
+        self.look_at_interfaces = now + interfaces::refresh();
+        // The engine compares: it may have been told meanwhile.
         let addresses = interfaces::addresses(&self.bound);
-        if addresses != self.local_addresses {
-            self.local_addresses.clone_from(&addresses);
-            self.engine
-                .side_effect_answer(now, SideEffectAnswer::LocalAddresses(addresses));
-        }
+        self.engine
+            .side_effect_answer(now, SideEffectAnswer::LocalAddresses(addresses));
     }
 
     /// Puts what accessor calls show where they find it.
@@ -383,10 +423,14 @@ fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     }
 }
 
-fn send(sockets: &mut [NodeSocket], transmit: &Transmit, payload: &[u8]) -> SendOutcome {
-    match sockets.iter_mut().find(|socket| socket.name() == transmit.socket) {
+fn send(sockets: &mut [NodeSocket], pool: &mut SocketPool, transmit: &Transmit, payload: &[u8]) -> SendOutcome {
+    let socket = match transmit.socket {
+        SocketName::Birthday(number) => pool.socket(number),
+        name => sockets.iter_mut().find(|socket| socket.name() == name),
+    };
+    match socket {
         Some(socket) => socket.send(transmit, payload, None),
-        // The engine was told which sockets there are.
+        // The engine was told which sockets there are; one may have been closed since.
         None => SendOutcome::Done,
     }
 }

@@ -6,11 +6,13 @@
 //! | [`driver`] | one turn of a node: receive → engine → outbox → events → transmit → next deadline |
 //! | [`node`] | a node as callers see it: poll, wait, send, ask |
 //! | [`outbox`] | messages and commands on their way to the engine |
-//! | [`events`] | events on their way to the game |
+//! | [`events`], [`owned`] | events on their way to the game; copied, for programs in Rust |
 //! | [`signals`] | what wakes whom: readiness, wake-ups, timers |
 //! | [`table`] | ids of nodes: look-up without a lock, destroy in the middle of anything |
 //! | [`identity_file`] | who a node is, kept and locked |
+//! | [`interfaces`], [`manual_port`] | addresses of the machine, and news of them; for whoever sets up a router |
 //! | [`udp`] | sockets: batches in, segments out |
+//! | [`pool`] | further sockets, hundreds of them, behind one descriptor |
 //!
 //! Whoever holds a node's driver may run its turn: normally the background task, but also a game's thread inside
 //! `lanline_wait`, so that an answer to a message costs one wake-up and not three.
@@ -22,15 +24,24 @@ pub mod events;
 pub mod failure;
 pub mod identity_file;
 pub mod interfaces;
+pub mod manual_port;
 pub mod node;
 pub mod options;
 pub mod outbox;
+pub mod owned;
+pub mod pool;
 pub mod record;
 pub mod runtime;
 #[cfg(feature = "program")]
 pub mod server;
 pub mod table;
 pub mod udp;
+
+#[cfg(target_os = "linux")]
+mod interface_changes;
+#[cfg(not(target_os = "linux"))]
+#[path = "interface_changes_portable.rs"]
+mod interface_changes;
 
 #[cfg(target_os = "linux")]
 pub mod signals;

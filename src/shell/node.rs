@@ -14,8 +14,10 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::driver::{COALESCE, Driver, Turn};
 use super::events::{EventQueue, EventWriter};
 use super::failure::{Failure, words_of};
+use super::manual_port::ManualPort;
 use super::options::{self, NodeOptions};
 use super::outbox::{Outbox, Urgency};
+use super::pool::{self, SocketPool};
 use super::record::EventRecord;
 use super::signals::{NodeIo, NodeSocket, Signals};
 use super::{identity_file, interfaces, runtime, udp};
@@ -78,6 +80,8 @@ pub struct Node {
     key: PublicKey,
     guid: Guid,
     local_address: SocketAddr,
+    /// The game chose the port, so it is the same the next time.
+    port_chosen: bool,
     ios: Vec<NodeIo>,
     signals: Signals,
     driver: Mutex<Option<Driver>>,
@@ -112,10 +116,10 @@ impl Node {
     pub fn create(options: NodeOptions) -> Result<Arc<Self>, Failure> {
         let loaded = identity_file::load(&options.identity_file)?;
         let sockets = runtime::inside(|| open_sockets(&options.bind))?;
+        let port_chosen = options::bind_addresses(&options.bind)?.is_some_and(|address| address.port() != 0);
         let signals = Signals::new()
             .map_err(|error| Failure::new(Code::OutOfResources, format!("no file descriptors: {error}")))?;
         let bound: Vec<_> = sockets.iter().map(NodeSocket::local_address).collect();
-        let local_addresses = interfaces::addresses(&bound);
         let identity = Arc::new(loaded.identity);
         let now = Instant::now();
         let engine = PeerEngine::new(
@@ -138,13 +142,13 @@ impl Node {
                     .iter()
                     .map(|socket| (socket.name(), socket.local_address()))
                     .collect(),
-                local_addresses: local_addresses.clone(),
-                max_sockets: 0,
+                local_addresses: interfaces::addresses(&bound),
+                max_sockets: pool::limit_of_node(),
             },
         );
         let events = EventWriter::new();
         let queue = events.queue().clone();
-        let mut driver = Driver::new(now, engine, sockets, events, local_addresses);
+        let mut driver = Driver::new(now, engine, sockets, SocketPool::new(signals.pool().clone()), events);
         if let Some(notice) = loaded.notice {
             driver.say(EventType::Notice, Code::Ok.number(), &notice);
         }
@@ -153,6 +157,7 @@ impl Node {
             key: identity.public(),
             guid: identity.guid(),
             local_address: bound[0],
+            port_chosen,
             ios: driver.ios(),
             signals,
             driver: Mutex::new(Some(driver)),
@@ -187,6 +192,11 @@ impl Node {
     /// Where its first socket is bound.
     pub fn local_address(&self) -> SocketAddr {
         self.local_address
+    }
+
+    /// What a player has to set in a router to forward its port by hand.
+    pub fn manual_port(&self) -> ManualPort {
+        ManualPort::of(self.local_address, self.port_chosen)
     }
 
     /// Its sockets, to be watched.
@@ -410,6 +420,15 @@ impl Node {
         self.wake(Urgency::Now);
     }
 
+    /// The machine's addresses changed.
+    pub fn interfaces_changed(&self) {
+        if self.alive().is_err() {
+            return;
+        }
+        let bound: Vec<_> = self.ios.iter().filter_map(|io| io.local_addr().ok()).collect();
+        self.answer(SideEffectAnswer::LocalAddresses(interfaces::addresses(&bound)));
+    }
+
     /// Puts a new view in place.
     pub fn set_view(&self, view: Arc<View>) {
         *self.view.lock() = view;
@@ -535,6 +554,12 @@ impl Node {
         }
         let soon = Instant::now() + COALESCE;
         Next::Sleep(Some(turn.until.map_or(soon, |until| until.min(soon))))
+    }
+
+    /// The driver, between two turns; `None`: it is gone.
+    #[cfg(test)]
+    pub fn with_driver<R>(&self, look: impl FnOnce(&mut Driver) -> R) -> Option<R> {
+        self.driver.lock().as_mut().map(look)
     }
 
     /// Makes the engine's next turn panic, and brings that turn about.

@@ -25,6 +25,11 @@ pub const JOIN_TIMEOUT_RANGE_MS: std::ops::RangeInclusive<u32> = 1_000..=600_000
 /// The server's UDP port if an address names none.
 pub const DEFAULT_SERVER_PORT: u16 = 61111;
 
+/// Longest name in the DNS, in bytes.
+pub const LONGEST_NAME: usize = 253;
+/// A STUN server's UDP port if none is named (RFC 8489).
+pub const DEFAULT_STUN_PORT: u16 = 3478;
+
 /// How to set up a node, as the game said it.
 #[derive(Debug, Clone)]
 pub struct NodeOptions {
@@ -142,11 +147,21 @@ pub fn host_and_port(text: &str) -> Result<(String, u16), Failure> {
         Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?),
         None => (text, DEFAULT_SERVER_PORT),
     };
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_') || !byte.is_ascii();
-    if host.is_empty() || host.len() > 253 || !host.bytes().all(allowed) {
+    if !is_name(host) {
         return Err(wrong());
     }
     Ok((host.to_owned(), port))
+}
+
+/// Whether that may be the name of a machine.
+fn is_name(host: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_') || !byte.is_ascii();
+    !host.is_empty() && host.len() <= LONGEST_NAME && host.bytes().all(allowed)
+}
+
+/// Whether that is an address or may be the name of a machine.
+pub fn is_host(host: &str) -> bool {
+    host.parse::<IpAddr>().is_ok() || is_name(host)
 }
 
 #[cfg(test)]

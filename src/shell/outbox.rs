@@ -12,6 +12,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::failure::Failure;
 use crate::codes::{Code, SendMode};
 use crate::peer::api::{Command, RequestId, SideEffectAnswer};
+use crate::peer::requests::FIRST_OWN;
 use crate::transport::identity::Guid;
 
 /// Reliable bytes that a player's lane holds: two of the largest messages, and a millisecond at 2 GB/s.
@@ -24,6 +25,8 @@ const KEPT_LANE: usize = 64 << 10;
 const MAX_COMMANDS: usize = 4096;
 /// Requests that may be open: more than one for each of 1024 players, several times over.
 const MAX_REQUESTS: usize = 16 << 10;
+/// The numbers behind this one are the engine's own.
+const LAST_REQUEST: RequestId = FIRST_OWN - 1;
 /// Bytes before each message: length, channel, mode.
 const HEADER: usize = 8;
 
@@ -203,7 +206,7 @@ impl Outbox {
         }
         let mut request = self.last_request;
         loop {
-            request = request.checked_add(1).unwrap_or(1);
+            request = if request >= LAST_REQUEST { 1 } else { request + 1 };
             if !self.requests.contains(&request) {
                 break;
             }
@@ -447,12 +450,12 @@ mod tests {
     #[test]
     fn request_ids_are_never_zero_nor_open_twice() {
         let mut outbox = Outbox {
-            last_request: u32::MAX - 1,
+            last_request: LAST_REQUEST - 1,
             ..Outbox::default()
         };
         let ask = |outbox: &mut Outbox| outbox.ask(|request| Command::DisconnectServer { request }).unwrap();
-        assert_eq!([ask(&mut outbox), ask(&mut outbox)], [u32::MAX, 1]);
-        outbox.last_request = u32::MAX;
+        assert_eq!([ask(&mut outbox), ask(&mut outbox)], [LAST_REQUEST, 1]);
+        outbox.last_request = LAST_REQUEST;
         assert_eq!(ask(&mut outbox), 2);
         outbox.ended(1);
         assert!(!outbox.is_open(1) && outbox.is_open(2));

@@ -9,6 +9,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::Semaphore;
 
 use super::failure::Failure;
+use super::interfaces;
 use super::node::{Next, Node};
 use super::signals::Sleeper;
 use crate::codes::Code;
@@ -57,6 +58,7 @@ fn start() -> std::io::Result<Background> {
         match runtime {
             Ok(runtime) => {
                 let _ = send.send(Ok(runtime.handle().clone()));
+                runtime.spawn(interfaces::follow());
                 runtime.block_on(std::future::pending::<()>());
             }
             Err(error) => {

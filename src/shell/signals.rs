@@ -20,6 +20,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::node::Node;
+use super::pool::Watch;
 
 /// A node's socket: system calls directly, readiness from whoever drives.
 pub type NodeIo = Arc<std::net::UdpSocket>;
@@ -60,6 +61,8 @@ impl Turns {
 pub struct Signals {
     event: Arc<OwnedFd>,
     timer: Arc<OwnedFd>,
+    /// The node's further sockets.
+    pool: Arc<Watch>,
     turns: Mutex<Turns>,
     /// The node is gone: the event stays set.
     ended: AtomicBool,
@@ -89,9 +92,15 @@ impl Signals {
         Ok(Self {
             event,
             timer,
+            pool: Arc::default(),
             turns: Mutex::default(),
             ended: AtomicBool::new(false),
         })
+    }
+
+    /// What watches the node's further sockets.
+    pub fn pool(&self) -> &Arc<Watch> {
+        &self.pool
     }
 
     /// Wakes whoever drives the node.
@@ -165,9 +174,11 @@ impl Signals {
             events: libc::POLLIN,
             revents: 0,
         }; MAX_WATCHED];
-        let count = sockets.len().min(MAX_WATCHED - 1);
-        for (entry, socket) in watched[1..].iter_mut().zip(&sockets[..count]) {
-            entry.fd = socket.as_raw_fd();
+        let sockets = sockets.iter().take(MAX_WATCHED - 2).map(|socket| socket.as_raw_fd());
+        let mut count = 0;
+        for (entry, descriptor) in watched[1..].iter_mut().zip(sockets.chain(self.pool.now())) {
+            entry.fd = descriptor;
+            count += 1;
         }
         let mut look = |time: Duration| {
             let time = timespec(time);
@@ -189,7 +200,7 @@ impl Signals {
     }
 }
 
-/// A node has two sockets; some room for later.
+/// A node has two sockets, and one descriptor for all its further ones; some room for later.
 const MAX_WATCHED: usize = 8;
 
 fn timespec(duration: Duration) -> libc::timespec {
@@ -243,6 +254,8 @@ pub struct Sleeper {
 
 struct Watched {
     sockets: Vec<AsyncFd<NodeIo>>,
+    /// For all further sockets, once there was one.
+    pool: Option<AsyncFd<Arc<OwnedFd>>>,
     event: AsyncFd<Arc<OwnedFd>>,
 }
 
@@ -259,8 +272,17 @@ impl Watched {
                 .iter()
                 .map(|socket| watch(socket.clone()))
                 .collect::<io::Result<_>>()?,
+            pool: None,
             event: watch(node.signals().event.clone())?,
         })
+    }
+
+    /// Further sockets came to be since the last sleep. What they hold already counts as new.
+    fn add_pool(&mut self, pool: &Watch) -> io::Result<()> {
+        if let (None, Some(descriptor)) = (&self.pool, pool.descriptor()) {
+            self.pool = Some(watch(descriptor.clone())?);
+        }
+        Ok(())
     }
 }
 
@@ -288,12 +310,13 @@ impl Sleeper {
                 }
                 continue;
             }
-            let Some(watched) = &self.watched else {
+            let Some(watched) = &mut self.watched else {
                 // Back again: whatever came in between is waiting.
                 node.note_readable();
                 self.watched = Some(Watched::new(node)?);
                 return Ok(());
             };
+            watched.add_pool(&signals.pool)?;
             if let Some(until) = until {
                 arm(&mut self.armed, &signals.timer, until);
             }
@@ -320,6 +343,13 @@ async fn any_ready(node: &Node, watched: &Watched, timer: &AsyncFd<Arc<OwnedFd>>
                 node.note_readable();
                 ready = true;
             }
+        }
+        if let Some(pool) = &watched.pool
+            && let Poll::Ready(guard) = pool.poll_read_ready(context)
+        {
+            guard?.clear_ready();
+            node.note_readable();
+            ready = true;
         }
         if let Poll::Ready(guard) = watched.event.poll_read_ready(context) {
             // Not emptied: that is for a waiting thread, which must not miss it. Each write is an edge of its own.

@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 use super::node::Node;
+use super::pool::Watch;
 
 /// A node's socket: system calls and readiness through tokio.
 pub type NodeIo = Arc<tokio::net::UdpSocket>;
@@ -19,6 +20,8 @@ pub type NodeSocket = super::udp::UdpSocket<NodeIo>;
 /// Wakes the background task and a thread that waits.
 pub struct Signals {
     background: Notify,
+    /// The node's further sockets.
+    pool: Arc<Watch>,
     told: Mutex<bool>,
     changed: Condvar,
 }
@@ -28,9 +31,15 @@ impl Signals {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             background: Notify::new(),
+            pool: Arc::default(),
             told: Mutex::new(false),
             changed: Condvar::new(),
         })
+    }
+
+    /// What watches the node's further sockets.
+    pub fn pool(&self) -> &Arc<Watch> {
+        &self.pool
     }
 
     /// Wakes whoever drives the node, and who waits for its events.
@@ -86,7 +95,11 @@ impl Sleeper {
                     return Poll::Ready(result);
                 }
             }
-            Poll::Pending
+            let pool = node.signals().pool.poll_readable(context);
+            if pool.is_ready() {
+                node.note_readable();
+            }
+            pool
         });
         let until = until.unwrap_or_else(|| Instant::now() + FAR);
         let mut readable = std::pin::pin!(readable);

@@ -309,9 +309,11 @@ impl<S: Io> UdpSocket<S> {
     /// waiting. `source_ip`: the local address to send from, where the socket is bound to all of them.
     pub fn send(&mut self, transmit: &Transmit, payload: &[u8], source_ip: Option<IpAddr>) -> SendOutcome {
         if let Some(hops) = transmit.time_to_live {
-            self.set_hops(u32::from(hops));
+            let usual = self.hops();
+            // 0 would be refused, and then the usual one would carry it all the way.
+            self.set_hops(u32::from(hops.max(1)));
             let outcome = self.send_segments(transmit, payload, source_ip);
-            self.set_hops(DEFAULT_HOPS);
+            self.set_hops(usual);
             return outcome;
         }
         self.send_segments(transmit, payload, source_ip)
@@ -350,6 +352,16 @@ impl<S: Io> UdpSocket<S> {
         SendOutcome::Done
     }
 
+    fn hops(&self) -> u32 {
+        let socket = self.io.socket();
+        let hops = if self.local.is_ipv4() {
+            socket.ttl_v4()
+        } else {
+            socket.unicast_hops_v6()
+        };
+        hops.unwrap_or(DEFAULT_HOPS)
+    }
+
     fn set_hops(&self, hops: u32) {
         let socket = self.io.socket();
         // A system that cannot sends a plain datagram instead.
@@ -361,7 +373,8 @@ impl<S: Io> UdpSocket<S> {
     }
 }
 
-/// Time-to-live of ordinary datagrams: the default of Linux, macOS and the BSDs, and enough for any path.
+/// Time-to-live of ordinary datagrams where the system does not tell what it uses: the default of Linux, macOS and the
+/// BSDs, and enough for any path.
 const DEFAULT_HOPS: u32 = 64;
 
 /// Most bytes that one GSO call may carry: a 16-bit IP length less the IPv6 and UDP headers.
@@ -455,14 +468,93 @@ mod tests {
         });
     }
 
+    /// The time-to-live of the next datagram, which the receiver's system tells.
+    #[cfg(target_os = "linux")]
+    fn hops_of_next(receiver: &std::net::UdpSocket) -> u32 {
+        use std::os::fd::AsRawFd;
+        let mut contents = [0u8; 64];
+        let mut control = [0u64; 8];
+        let mut part = libc::iovec {
+            iov_base: contents.as_mut_ptr().cast(),
+            iov_len: contents.len(),
+        };
+        // SAFETY: everything that the header points to is valid for the calls; the control messages are read within the
+        // length that the system wrote, and this kind holds an int.
+        unsafe {
+            let mut header: libc::msghdr = std::mem::zeroed();
+            (header.msg_iov, header.msg_iovlen) = (&raw mut part, 1);
+            header.msg_control = control.as_mut_ptr().cast();
+            header.msg_controllen = size_of_val(&control) as _;
+            assert!(libc::recvmsg(receiver.as_raw_fd(), &mut header, 0) >= 0);
+            let message = libc::CMSG_FIRSTHDR(&header);
+            assert!(!message.is_null());
+            let kind = ((*message).cmsg_level, (*message).cmsg_type);
+            assert!(kind == (libc::IPPROTO_IP, libc::IP_TTL) || kind == (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT));
+            let value: libc::c_int = std::ptr::read_unaligned(libc::CMSG_DATA(message).cast());
+            value as u32
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn tell_hops(receiver: &std::net::UdpSocket) {
+        use std::os::fd::AsRawFd;
+        let (level, option) = if receiver.local_addr().unwrap().is_ipv4() {
+            (libc::IPPROTO_IP, libc::IP_RECVTTL)
+        } else {
+            (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT)
+        };
+        let on: libc::c_int = 1;
+        let length = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: the value is valid for the call, and as long as is said.
+        let set = unsafe { libc::setsockopt(receiver.as_raw_fd(), level, option, (&raw const on).cast(), length) };
+        assert_eq!(set, 0);
+    }
+
+    #[cfg(target_os = "linux")]
     #[test]
     fn a_small_time_to_live_is_for_one_datagram_only() {
-        runtime().block_on(async {
-            let (mut sender, receiver) = (local(SocketName::Udp4), local(SocketName::Udp4));
-            let mut low = transmit(receiver.local_address(), 1, None);
-            low.time_to_live = Some(3);
-            sender.send(&low, b"x", None);
-            assert_eq!(SockRef::from(&sender.io).ttl_v4().unwrap(), DEFAULT_HOPS);
-        });
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(receiver) = std::net::UdpSocket::bind(address) else {
+                println!("skipped: this machine has no {address}");
+                continue;
+            };
+            tell_hops(&receiver);
+            let address = address.parse().unwrap();
+            let mut sender =
+                UdpSocket::<Arc<std::net::UdpSocket>>::bind_shared(SocketName::Udp4, address, DEFAULT_BUFFER).unwrap();
+            let usual = transmit(receiver.local_addr().unwrap(), 1, None);
+            let mut send = |hops| {
+                let time_to_live = hops;
+                sender.send(&Transmit { time_to_live, ..usual }, b"x", None);
+                hops_of_next(&receiver)
+            };
+            let system = send(None);
+            assert!(system >= 32, "{system}");
+            for low in [3, 1, 255] {
+                assert_eq!(send(Some(low)), u32::from(low));
+                assert_eq!(send(None), system);
+            }
+            // None is not a time-to-live; the smallest is meant.
+            assert_eq!(send(Some(0)), 1);
+            // What somebody else chose for the socket stays.
+            sender.set_hops(77);
+            let time_to_live = Some(2);
+            sender.send(&Transmit { time_to_live, ..usual }, b"x", None);
+            sender.send(&usual, b"x", None);
+            assert_eq!((hops_of_next(&receiver), hops_of_next(&receiver)), (2, 77));
+            // All segments of a run have it.
+            let (size, segment_size) = (3, Some(1));
+            sender.send(
+                &Transmit {
+                    time_to_live,
+                    size,
+                    segment_size,
+                    ..usual
+                },
+                b"abc",
+                None,
+            );
+            assert_eq!([(); 3].map(|()| hops_of_next(&receiver)), [2; 3]);
+        }
     }
 }

@@ -7,8 +7,8 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The public side: 45.60.0.0/16, one flat network. The server has .0.1, everybody else .1.1 and following.
-const SERVER_ADDRESS: &str = "45.60.0.1";
+/// The public side: 45.60.0.0/16, one flat network. The server has .0.1 and .0.2, everybody else .1.1 and following.
+const SERVER_ADDRESSES: [&str; 2] = ["45.60.0.1", "45.60.0.2"];
 /// Every home has the same private network, as in life: an address of a stranger's home must not confuse anybody.
 const HOME: &str = "192.168.1";
 /// The carrier's own network between a home's router and the public side (RFC 6598).
@@ -25,11 +25,14 @@ pub enum Router {
     AddressRestricted,
     /// Only answers from the very address and port that the host has sent to come in: what Linux' masquerade does.
     PortRestricted,
+    /// As port-restricted, and each destination gets a mapping of its own at a random port.
+    Symmetric,
     /// Two port-restricted routers in a row: a home behind a carrier's router.
     Carrier,
 }
 
 impl Router {
+    /// Those that keep a socket's outside address for all destinations.
     pub const ALL: [Router; 5] = [
         Router::Open,
         Router::FullCone,
@@ -48,6 +51,9 @@ pub struct Network {
 }
 
 impl Network {
+    /// Both addresses of the server's machine.
+    pub const SERVER_ADDRESSES: [&'static str; 2] = SERVER_ADDRESSES;
+
     /// The switch and the server's namespace.
     pub fn new() -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -64,16 +70,10 @@ impl Network {
         run(&["ip", "-n", &switch, "link", "set", "switch", "up"]);
         let server = network.namespace("server");
         network.plug(&server, "wan", &switch, "switch");
-        run(&[
-            "ip",
-            "-n",
-            &server,
-            "address",
-            "add",
-            &format!("{SERVER_ADDRESS}/16"),
-            "dev",
-            "wan",
-        ]);
+        for address in SERVER_ADDRESSES {
+            let address = format!("{address}/16");
+            run(&["ip", "-n", &server, "address", "add", &address, "dev", "wan"]);
+        }
         network
     }
 
@@ -82,7 +82,7 @@ impl Network {
     }
 
     pub fn server_address(&self) -> &'static str {
-        SERVER_ADDRESS
+        SERVER_ADDRESSES[0]
     }
 
     /// Hosts behind a router of their own (`Open`: each with a public address). Gives their namespaces.
@@ -228,14 +228,19 @@ fn rules(namespace: &str, router: Router, inside: &str) {
     let inward = match router {
         Router::FullCone => format!("iifname \"wan\" {to_host}"),
         Router::AddressRestricted => format!("iifname \"wan\" ip saddr @contacted {to_host}"),
-        Router::PortRestricted | Router::Open | Router::Carrier => String::new(),
+        Router::PortRestricted | Router::Symmetric | Router::Open | Router::Carrier => String::new(),
+    };
+    let ports = if router == Router::Symmetric {
+        "fully-random"
+    } else {
+        ""
     };
     let script = format!(
         "table ip router {{
             set contacted {{ type ipv4_addr; flags dynamic,timeout; timeout 60s; size 4096; }}
             chain inward {{ type nat hook prerouting priority dstnat; {inward}
             }}
-            chain outward {{ type nat hook postrouting priority srcnat; oifname \"wan\" masquerade
+            chain outward {{ type nat hook postrouting priority srcnat; oifname \"wan\" masquerade {ports}
             }}
             chain forward {{ type filter hook forward priority filter; policy drop;
                 oifname \"wan\" meta l4proto udp update @contacted {{ ip daddr }}

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -159,19 +159,17 @@ impl Drop for DataFolder {
 
 impl Server {
     pub fn start(test: &'static str, transcript: &Transcript, network: &Network) -> Self {
+        Self::start_on(test, transcript, network, &[network.server_address()])
+    }
+
+    /// Listening on those addresses; none: on all.
+    pub fn start_on(test: &'static str, transcript: &Transcript, network: &Network, listen: &[&str]) -> Self {
         let data = DataFolder(std::env::temp_dir().join(network.server_namespace()));
         std::fs::create_dir_all(&data.0).expect("the temporary folder can be written");
-        let arguments = [
-            "serve",
-            "--listen",
-            network.server_address(),
-            "--http",
-            "off",
-            "--gate-port",
-            "off",
-            "--data",
-        ];
-        let mut arguments: Vec<String> = arguments.iter().map(|argument| argument.to_string()).collect();
+        let mut arguments = vec!["serve"];
+        arguments.extend(listen.iter().flat_map(|address| ["--listen", address]));
+        arguments.extend(["--http", "off", "--gate-port", "off", "--data"]);
+        let mut arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
         arguments.push(data.0.display().to_string());
         let program = server_program();
         let mut process = Process::start(
@@ -314,10 +312,14 @@ pub fn obstacle() -> Option<String> {
 
 /// The same for tests that start the project's programs.
 pub fn obstacle_with_programs() -> Option<String> {
-    obstacle().or_else(|| {
-        let missing = [harness_program(), server_program()]
-            .into_iter()
-            .find(|path| !path.is_file())?;
-        Some(format!("{} is missing: run `make build` first", missing.display()))
-    })
+    obstacle_with_server().or_else(|| missing(&harness_program()))
+}
+
+/// The same for tests that start the server alone.
+pub fn obstacle_with_server() -> Option<String> {
+    obstacle().or_else(|| missing(&server_program()))
+}
+
+fn missing(program: &Path) -> Option<String> {
+    (!program.is_file()).then(|| format!("{} is missing: run `make build` first", program.display()))
 }

@@ -2,6 +2,7 @@
 
 mod config;
 mod demo;
+mod doctor;
 mod serve;
 
 use std::process::ExitCode;
@@ -24,6 +25,8 @@ struct Program {
 enum Command {
     /// Run a server: introduces players to each other.
     Serve(Box<serve::Arguments>),
+    /// Report on this machine's way to other players: what a player sends to support.
+    Doctor(doctor::Arguments),
     /// Watch the main job happen on this machine: players join, chat, and survive the death of their host.
     Demo,
 }
@@ -31,6 +34,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = parse(std::env::args_os().collect()).and_then(|program| match program.command {
         Command::Serve(arguments) => serve::run(&arguments).map_err(Exit::Usage),
+        Command::Doctor(arguments) => Ok(doctor::run(&arguments)),
         Command::Demo => Ok(demo::run()),
     });
     match result {
@@ -76,7 +80,7 @@ fn exit_of(error: clap::Error) -> Exit {
             Exit::Shown
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            Exit::Usage("say what to do: `lanline serve`, or `lanline --help`".to_owned())
+            Exit::Usage("say what to do: `lanline serve`, `lanline doctor`, or `lanline --help`".to_owned())
         }
         _ => Exit::Usage(one_line(&error)),
     }

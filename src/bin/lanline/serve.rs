@@ -32,7 +32,8 @@ pub struct Arguments {
     /// Second UDP port, by which players find out what kind of router they are behind; 0: any free one [default: 61112]
     #[arg(long, value_name = "PORT")]
     alt_port: Option<u16>,
-    /// The address under which players reach this server, if it is not one of its own (repeatable: one IPv4, one IPv6)
+    /// The address under which players reach this server, if it is not one of its own (repeatable: one IPv4, one IPv6, or one for
+    /// each --listen)
     #[arg(long, value_name = "IP")]
     public: Vec<IpAddr>,
     /// Serve rooms over HTTP there, or `off`
@@ -229,6 +230,11 @@ fn announce(shell: &Shell) {
     });
     let mut output = io::stdout().lock();
     let _ = writeln!(output, "{line}").and_then(|()| output.flush());
+    let known = shell.known_addresses();
+    if !known.is_empty() {
+        let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+        tracing::info!("answers by name from {}", known.join(", "));
+    }
     tracing::info!(
         "ready on UDP {}, second port {}",
         texts(true).join(", "),

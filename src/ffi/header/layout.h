@@ -30,6 +30,13 @@ LANLINE_ASSERT_LAYOUT(sizeof(lanline_peer_stats) == 128, "lanline_peer_stats");
 LANLINE_ASSERT_LAYOUT(sizeof(lanline_node_stats) == 64, "lanline_node_stats");
 LANLINE_ASSERT_LAYOUT(sizeof(lanline_participant) == 24, "lanline_participant");
 LANLINE_ASSERT_LAYOUT(sizeof(lanline_join_member) == 128, "lanline_join_member");
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_nat_detect_options) == 24, "lanline_nat_detect_options");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_nat_detect_options, stun_host_len) == 16, "lanline_nat_detect_options.stun_host_len");
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_nat_facts) == 120, "lanline_nat_facts");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_nat_facts, port_step) == 20, "lanline_nat_facts.port_step");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_nat_facts, round_trip_us) == 40, "lanline_nat_facts.round_trip_us");
+LANLINE_ASSERT_LAYOUT(offsetof(lanline_nat_facts, mapped) == 96, "lanline_nat_facts.mapped");
+LANLINE_ASSERT_LAYOUT(sizeof(lanline_manual_port) == 32, "lanline_manual_port");
 #undef LANLINE_ASSERT_LAYOUT
 #endif
 
@@ -60,4 +67,25 @@ LANLINE_INLINE void lanline_node_stats_init(lanline_node_stats *stats)
 {
   memset(stats, 0, sizeof *stats);
   stats->struct_size = (uint32_t)sizeof *stats;
+}
+
+/** Prepares options for lanline_nat_detect and lanline_report: their defaults. */
+LANLINE_INLINE void lanline_nat_detect_options_init(lanline_nat_detect_options *options)
+{
+  memset(options, 0, sizeof *options);
+  options->struct_size = (uint32_t)sizeof *options;
+}
+
+/** Prepares facts for lanline_nat_facts_get. */
+LANLINE_INLINE void lanline_nat_facts_init(lanline_nat_facts *facts)
+{
+  memset(facts, 0, sizeof *facts);
+  facts->struct_size = (uint32_t)sizeof *facts;
+}
+
+/** Prepares what lanline_port_manual fills. */
+LANLINE_INLINE void lanline_manual_port_init(lanline_manual_port *port)
+{
+  memset(port, 0, sizeof *port);
+  port->struct_size = (uint32_t)sizeof *port;
 }

@@ -30,6 +30,28 @@
 /** In `flags` of LANLINE_EVENT_SERVER_CONNECTED: the server's key was the one that was asked for. */
 #define LANLINE_FLAG_VERIFIED 1
 
+/** In `flags` of LANLINE_EVENT_NAT_TYPE: the facts leave no other name. */
+#define LANLINE_FLAG_CERTAIN 1
+/** In `flags` of LANLINE_EVENT_NAT_TYPE: players behind most routers reach this node. */
+#define LANLINE_FLAG_FRIENDLY 2
+/** In `flags` of LANLINE_EVENT_PORT_MAPPED: another router stands before the one that forwards the port. */
+#define LANLINE_FLAG_DOUBLE_NAT 1
+
+/** In `flags` of lanline_report: ask the routers for a port, too. */
+#define LANLINE_REPORT_MAP_PORT 1
+
+/** What lanline_nat_text describes. */
+enum lanline_nat_text_of {
+  /** All that is known, in a sentence or two. */
+  LANLINE_NAT_TEXT_SUMMARY = 0,
+  /** How outside addresses are given. */
+  LANLINE_NAT_TEXT_MAPPING = 1,
+  /** Whose packets get in. */
+  LANLINE_NAT_TEXT_FILTERING = 2,
+  /** How the ports of new mappings are chosen. */
+  LANLINE_NAT_TEXT_PORTS = 3
+};
+
 /** When packets may go through a relay. */
 enum lanline_relay_policy {
   /** Start on a relay at once, move off it when a direct path is open. */
@@ -70,7 +92,10 @@ enum lanline_struct {
   LANLINE_STRUCT_PEER_STATS = 4,
   LANLINE_STRUCT_NODE_STATS = 5,
   LANLINE_STRUCT_PARTICIPANT = 6,
-  LANLINE_STRUCT_JOIN_MEMBER = 7
+  LANLINE_STRUCT_JOIN_MEMBER = 7,
+  LANLINE_STRUCT_NAT_DETECT_OPTIONS = 8,
+  LANLINE_STRUCT_NAT_FACTS = 9,
+  LANLINE_STRUCT_MANUAL_PORT = 10
 };
 
 /** Fields of lanline_event, for lanline_event_field_offset. */

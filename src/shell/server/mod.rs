@@ -5,6 +5,7 @@
 //! are good to a millisecond: nothing in a server needs more.
 
 mod identity;
+mod own_addresses;
 mod return_addresses;
 mod sockets;
 
@@ -21,10 +22,11 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
-use crate::server::{Server, ServerConfig, ServerCounters, ServerSocket};
+use crate::server::{Server, ServerConfig, ServerCounters};
 use crate::shell::udp::{ReceiveBuffer, SendOutcome, UdpSocket};
 use crate::transport::identity::PublicKey;
 use return_addresses::ReturnAddresses;
+use sockets::Role;
 
 /// Batches that are taken from one socket before what they caused is sent and the others have their turn.
 const BATCHES_A_TURN: usize = 8;
@@ -47,7 +49,8 @@ pub struct Options {
     pub port: u16,
     /// The second port, for NAT behaviour discovery; 0: any free one. `None`: 61112, or another one if that is taken.
     pub alt_port: Option<u16>,
-    /// Addresses under which the server is reached from outside; the first of each family counts.
+    /// Addresses under which the server is reached from outside; the first of each family counts, or, if there are as many as
+    /// listen addresses of the family, each for one of these.
     pub public: Vec<IpAddr>,
     /// Where the identity is kept; `None`: the platform's data folder.
     pub data: Option<PathBuf>,
@@ -73,7 +76,8 @@ impl std::error::Error for StartError {}
 pub struct Shell {
     engine: Server,
     sockets: Vec<UdpSocket>,
-    roles: Vec<ServerSocket>,
+    /// Each socket for itself, in their order, then the addresses that some stand for.
+    roles: Vec<Role>,
     key: PublicKey,
     received: ReceiveBuffer,
     datagrams: Vec<Datagram>,
@@ -93,8 +97,7 @@ impl Shell {
     /// Opens everything. Must be called inside a tokio runtime with IO and time.
     pub fn open(options: &Options) -> Result<Self, StartError> {
         let identity = Arc::new(identity::load_or_create(options.data.as_deref())?);
-        let opened = sockets::open(options)?;
-        let roles: Vec<ServerSocket> = opened.iter().map(|(_, role)| *role).collect();
+        let (sockets, roles) = sockets::open(options)?;
         let mut seed = [0; 32];
         SysRng
             .try_fill_bytes(&mut seed)
@@ -107,13 +110,13 @@ impl Shell {
                 seed,
                 crypto: Arc::new(rustls::crypto::ring::default_provider()),
                 access_key: options.access_key.clone(),
-                sockets: roles.clone(),
+                sockets: roles.iter().map(|role| role.socket).collect(),
                 max_nodes: options.max_nodes,
             },
         );
         Ok(Self {
             engine,
-            sockets: opened.into_iter().map(|(socket, _)| socket).collect(),
+            sockets,
             roles,
             key: identity.public(),
             received: ReceiveBuffer::new(),
@@ -134,8 +137,17 @@ impl Shell {
     pub fn addresses(&self, main: bool) -> Vec<SocketAddr> {
         self.roles
             .iter()
-            .filter(|role| role.main == main)
-            .map(|role| role.bound)
+            .filter(|role| role.socket.main == main && role.ip.is_none())
+            .map(|role| role.socket.bound)
+            .collect()
+    }
+
+    /// Of the sockets that are bound to all addresses, those that the server knows by name: STUN goes by them.
+    pub fn known_addresses(&self) -> Vec<IpAddr> {
+        self.roles
+            .iter()
+            .filter(|role| role.socket.main)
+            .filter_map(|role| role.ip)
             .collect()
     }
 
@@ -189,8 +201,11 @@ impl Shell {
             }
         }
         let now = Instant::now();
-        for datagram in self.datagrams.drain(..) {
-            self.return_addresses.note(datagram.source, datagram.destination_ip);
+        for mut datagram in self.datagrams.drain(..) {
+            match named_role(&self.roles, &datagram) {
+                Some(role) => datagram.socket = role.socket.name,
+                None => self.return_addresses.note(datagram.source, datagram.destination_ip),
+            }
             self.engine.handle_datagram(now, datagram);
         }
     }
@@ -215,14 +230,14 @@ impl Shell {
     }
 
     async fn send(&mut self, transmit: &Transmit) {
-        let Some(index) = self.roles.iter().position(|role| role.name == transmit.socket) else {
+        let Some(role) = self.roles.iter().find(|role| role.socket.name == transmit.socket) else {
             return;
         };
-        let source_ip = match self.roles[index].bound.ip().is_unspecified() {
+        let source_ip = match role.socket.bound.ip().is_unspecified() {
             true => self.return_addresses.for_destination(transmit.destination),
-            false => None,
+            false => role.ip,
         };
-        let socket = &mut self.sockets[index];
+        let socket = &mut self.sockets[role.place];
         let mut rest = &self.payload[..transmit.size.min(self.payload.len())];
         while let SendOutcome::Blocked { sent } = socket.send(transmit, rest, source_ip) {
             rest = &rest[sent..];
@@ -258,12 +273,23 @@ impl Shell {
             introductions_refused = counters.introductions_refused,
             stun_answers = counters.stun_answers,
             stun_limited = counters.stun_limited,
+            proofs_refused = counters.proofs_refused,
+            forecasts = counters.forecasts,
+            forecasts_refused = counters.forecasts_refused,
             dropped = counters.dropped,
             blocked_drops = self.blocked_drops,
             socket_errors,
             "figures since the start"
         );
     }
+}
+
+/// The address that a datagram was sent to, if the server knows it by name and the socket stands for it.
+fn named_role<'a>(roles: &'a [Role], datagram: &Datagram) -> Option<&'a Role> {
+    let ip = datagram.destination_ip?;
+    roles
+        .iter()
+        .find(|role| role.ip == Some(ip) && roles[role.place].socket.name == datagram.socket)
 }
 
 /// The names of a server's sockets, in the order in which they are opened: the first of each family on the main port has
@@ -281,6 +307,6 @@ fn socket_name(address: SocketAddr, main: bool, taken: &[SocketName]) -> SocketN
         .iter()
         .filter(|name| matches!(name, SocketName::Listen(_)))
         .count();
-    // `sockets::open` opens fewer than 256.
+    // `sockets::open` opens fewer than 256, with all that they stand for.
     SocketName::Listen(numbered as u8)
 }

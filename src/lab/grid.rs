@@ -1,0 +1,729 @@
+//! The grid: every pair of router behaviours, how it connects, and what it must reach.
+//!
+//! In: a [`Cell`] (two players, what each sits behind), a seed, a loss. Out: a [`Run`]: whether they met, how long that took, what it cost
+//! in probes, and what was wrong. [`tally`] makes a row of many runs, [`markdown`] the table; benchmark and test share all of it.
+//!
+//! The classes are RFC 4787's behaviours by what they mean for reaching a player: see [`Class`]. Players have a warm session with a
+//! server that has one address, and have found out in the background what they sit behind; nothing else helps them.
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use super::figures::WARM_AFTER;
+use super::probes::{AttemptProbes, HostProbes};
+use super::scenario::{RouterKind, Scenario};
+use super::{Allocation, OwnedEvent, RouterConfig};
+use crate::peer::api::{Command, NatOutcome};
+
+/// What a player sits behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// A public address (even seeds), or endpoint-independent mapping and filtering (odd ones).
+    O,
+    /// Endpoint-independent mapping, address-dependent filtering.
+    A,
+    /// Endpoint-independent mapping, address- and port-dependent filtering.
+    P,
+    /// Address- and port-dependent mapping and filtering (symmetric); ports are preserved.
+    Sp,
+    /// Symmetric; ports in sequence, steps of 1 (even seeds) or 2, and [`FOREIGN_PER_SECOND`] mappings of others.
+    Ss,
+    /// Symmetric; random ports in a block of [`BLOCK`].
+    Sb,
+    /// Symmetric; random ports of the whole range.
+    Sr,
+    /// No UDP at all.
+    U,
+}
+
+/// New mappings that others behind the same router make, in a second.
+pub const FOREIGN_PER_SECOND: f64 = 10.0;
+/// Ports in a block of a carrier's router.
+pub const BLOCK: u16 = 2_048;
+/// Round trip of every player to the server, and of players to each other: what times are counted in.
+pub const ROUND_TRIP: Duration = Duration::from_millis(60);
+/// The loss (each way) of the second half of the grid.
+pub const LOSS: f64 = 0.05;
+/// Public addresses of a router with a pool of them.
+const POOL: u8 = 4;
+/// An attempt has ended by then, well or not.
+pub const ATTEMPT_LIMIT: Duration = Duration::from_secs(12);
+/// The other side hears of a success so much later at most.
+const OTHER_SIDE: Duration = Duration::from_secs(3);
+
+/// Most packets to one address that does not answer.
+const PACKETS_TO_AN_ADDRESS: u32 = 10;
+/// Most addresses of a target that are named or learned.
+const PLAIN_ADDRESSES: usize = 32;
+/// Most addresses of a target that are predicted.
+const PREDICTED_ADDRESSES: usize = 64;
+/// Most ports that a birthday prober tries.
+const BIRTHDAY_PORTS: usize = 2_048;
+/// Most of them in a second.
+const BIRTHDAY_RATE: usize = 250;
+/// Most sockets of a birthday opener.
+const BIRTHDAY_SOCKETS: usize = 256;
+/// Most packets from each of them.
+const PACKETS_OF_A_SOCKET: u32 = 3;
+/// Most requests of a node in a second.
+const NODE_RATE: usize = 500;
+
+impl Class {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::O,
+        Self::A,
+        Self::P,
+        Self::Sp,
+        Self::Ss,
+        Self::Sb,
+        Self::Sr,
+        Self::U,
+    ];
+
+    fn kind(self, seed: u64) -> RouterKind {
+        match self {
+            Self::O if seed.is_multiple_of(2) => RouterKind::Open,
+            _ => RouterKind::Custom(self.config(seed)),
+        }
+    }
+
+    fn config(self, seed: u64) -> RouterConfig {
+        match self {
+            Self::O => RouterConfig::full_cone(),
+            Self::A => RouterConfig::address_restricted(),
+            Self::P => RouterConfig::port_restricted(),
+            Self::Sp => RouterConfig::symmetric(Allocation::Preserving),
+            Self::Ss => RouterConfig::symmetric(Allocation::Sequential {
+                step: 1 + (seed % 2) as i16,
+                foreign_per_second: FOREIGN_PER_SECOND,
+            }),
+            Self::Sb => RouterConfig::symmetric(Allocation::RandomInBlock { size: BLOCK }),
+            Self::Sr => RouterConfig::symmetric(Allocation::Random),
+            Self::U => RouterConfig {
+                blocks_udp: true,
+                ..RouterConfig::port_restricted()
+            },
+        }
+    }
+
+    fn is_symmetric(self) -> bool {
+        matches!(self, Self::Sp | Self::Ss | Self::Sb | Self::Sr)
+    }
+}
+
+/// How a pair connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Technique {
+    /// One side is reachable by anybody.
+    Direct,
+    /// Both send to what the server saw; whoever is heard first shows where it is.
+    Punch,
+    /// Also to the local port's number at the public address.
+    GuessPort,
+    /// Also to the ports that the router gives next.
+    Predict,
+    /// Both sides predict.
+    PredictBoth,
+    /// One side opens many ports, the other tries many of the block that they are in.
+    BirthdayInBlock,
+    /// One side opens many ports, the other tries many.
+    Birthday,
+    /// Nothing: the attempt fails, and says why.
+    Unreachable,
+    /// Nothing: no packet passes, not even to the server.
+    Blocked,
+}
+
+impl fmt::Display for Technique {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Direct => "direct",
+            Self::Punch => "punch",
+            Self::GuessPort => "guess the local port",
+            Self::Predict => "predict",
+            Self::PredictBoth => "predict both",
+            Self::BirthdayInBlock => "birthday in the block",
+            Self::Birthday => "birthday",
+            Self::Unreachable => "none: fails with its reason",
+            Self::Blocked => "none: UDP is blocked",
+        })
+    }
+}
+
+/// What a cell must reach.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bound {
+    /// Share of runs without loss.
+    pub clean: f64,
+    /// Share of runs with [`LOSS`].
+    pub lossy: f64,
+    /// A run only counts if it took no longer, from open NAT.
+    pub within: Option<Duration>,
+    /// The same, from the first probe.
+    pub probing_within: Option<Duration>,
+}
+
+impl Bound {
+    const fn shares(clean: f64, lossy: f64) -> Self {
+        let (within, probing_within) = (None, None);
+        Self {
+            clean,
+            lossy,
+            within,
+            probing_within,
+        }
+    }
+
+    /// For that loss.
+    pub fn share(&self, loss: f64) -> f64 {
+        if loss == 0.0 { self.clean } else { self.lossy }
+    }
+}
+
+impl Technique {
+    fn of(one: Class, other: Class) -> Self {
+        use Class::{A, O, P, Sb, Sp, Sr, Ss, U};
+        match (one.min(other), one.max(other)) {
+            (_, U) => Self::Blocked,
+            (O, _) => Self::Direct,
+            (A, _) | (P, P) => Self::Punch,
+            (P | Sp, Sp) => Self::GuessPort,
+            (P | Sp, Ss) => Self::Predict,
+            (P | Sp, Sb) => Self::BirthdayInBlock,
+            (P | Sp, Sr) => Self::Birthday,
+            (Ss, Ss) => Self::PredictBoth,
+            _ => Self::Unreachable,
+        }
+    }
+
+    fn bound(self) -> Bound {
+        match self {
+            Self::Direct | Self::Punch => Bound::shares(1.0, 0.99),
+            Self::GuessPort => Bound::shares(0.99, 0.99),
+            Self::Predict => Bound::shares(0.98, 0.93),
+            Self::PredictBoth => Bound::shares(0.7, 0.6),
+            Self::BirthdayInBlock => Bound {
+                probing_within: Some(Duration::from_millis(1_500)),
+                ..Bound::shares(0.99, 0.97)
+            },
+            Self::Birthday => Bound {
+                within: Some(Duration::from_secs(10)),
+                ..Bound::shares(0.98, 0.95)
+            },
+            // That they end as they must.
+            Self::Unreachable | Self::Blocked => Bound::shares(1.0, 1.0),
+        }
+    }
+
+    fn is_birthday(self) -> bool {
+        matches!(self, Self::Birthday | Self::BirthdayInBlock)
+    }
+}
+
+/// What stands around a player's own router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Around {
+    Nothing,
+    /// Another router in a row.
+    Carrier(Class),
+    /// The router has a pool of public addresses, paired with inside ones.
+    Pool,
+}
+
+/// Whether players share a router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Together {
+    No,
+    /// One LAN.
+    Lan,
+    /// Two homes behind one carrier's router that hairpins.
+    Carrier,
+}
+
+/// A cell of the grid.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cell {
+    /// What each player sits behind.
+    pub classes: [Class; 2],
+    /// How they connect.
+    pub technique: Technique,
+    /// What they must reach.
+    pub bound: Bound,
+    around: [Around; 2],
+    together: Together,
+    /// Further sockets that each system allows, if not as many as usual.
+    sockets: Option<u16>,
+}
+
+/// All cells: first every pair of classes, then what else stands in the way.
+pub fn cells() -> Vec<Cell> {
+    use Class::{A, O, P, Sb, Sp, Sr};
+    let mut cells = Vec::new();
+    for (index, one) in Class::ALL.into_iter().enumerate() {
+        cells.extend(Class::ALL[index..].iter().map(|other| Cell::of(one, *other)));
+    }
+    for one in [P, Sp] {
+        let bound = Bound {
+            clean: 0.8,
+            lossy: 0.7,
+            ..Technique::Birthday.bound()
+        };
+        let sockets = Some(64);
+        cells.push(Cell {
+            bound,
+            sockets,
+            ..Cell::of(one, Sr)
+        });
+    }
+    for other in [O, A, P, Sp] {
+        cells.push(Cell::of(P, other).around(Around::Carrier(P), Around::Nothing));
+    }
+    cells.push(Cell::of(P, P).around(Around::Carrier(P), Around::Carrier(P)));
+    for (other, technique) in [
+        (O, Technique::Direct),
+        (A, Technique::Punch),
+        (P, Technique::BirthdayInBlock),
+    ] {
+        let cell = Cell::of(P, other).around(Around::Carrier(Sb), Around::Nothing);
+        cells.push(Cell {
+            technique,
+            bound: technique.bound(),
+            ..cell
+        });
+    }
+    for (one, other) in [(P, P), (A, Sr), (P, Sp)] {
+        cells.push(Cell::of(one, other).around(Around::Pool, Around::Pool));
+    }
+    for (class, together) in [(P, Together::Lan), (Sr, Together::Lan), (P, Together::Carrier)] {
+        let technique = match together {
+            Together::Lan => Technique::Direct,
+            _ => Technique::Punch,
+        };
+        cells.push(Cell {
+            technique,
+            bound: technique.bound(),
+            together,
+            ..Cell::of(class, class)
+        });
+    }
+    cells
+}
+
+impl Cell {
+    fn of(one: Class, other: Class) -> Self {
+        let technique = Technique::of(one, other);
+        Self {
+            classes: [one, other],
+            technique,
+            bound: technique.bound(),
+            around: [Around::Nothing; 2],
+            together: Together::No,
+            sockets: None,
+        }
+    }
+
+    fn around(self, one: Around, other: Around) -> Self {
+        let around = [one, other];
+        Self { around, ..self }
+    }
+
+    fn scenario(&self, seed: u64, loss: f64) -> Scenario {
+        let mut builder = Scenario::builder(seed).round_trips(ROUND_TRIP, ROUND_TRIP).loss(loss);
+        if let Some(sockets) = self.sockets {
+            builder = builder.max_sockets(sockets);
+        }
+        for (index, (class, around)) in self.classes.into_iter().zip(self.around).enumerate() {
+            let kind = class.kind(seed);
+            builder = match (self.together, around) {
+                (Together::Lan, _) if index == 1 => builder.node_behind_router_of(0),
+                (Together::Carrier, _) if index == 1 => builder.node_behind_carrier_of(kind, 0),
+                (Together::Carrier, _) => {
+                    builder.node_behind_carrier(kind, RouterConfig::port_restricted().with_hairpin())
+                }
+                (_, Around::Nothing) => builder.node(kind),
+                (_, Around::Carrier(carrier)) => builder.node_behind_carrier(kind, carrier.config(seed)),
+                (_, Around::Pool) => builder.node(RouterKind::Custom(RouterConfig {
+                    public_addresses: POOL,
+                    ..class.config(seed)
+                })),
+            };
+        }
+        let mut scenario = builder.build();
+        scenario.lab.count_probes();
+        scenario
+    }
+
+    /// One attempt. Who asks changes with the seed.
+    pub fn run(&self, seed: u64, loss: f64) -> Run {
+        let mut scenario = self.scenario(seed, loss);
+        let asker = (seed / 2 % 2) as usize;
+        let ended = if self.technique == Technique::Blocked {
+            self.run_blocked(&mut scenario)
+        } else {
+            scenario.connect_all();
+            scenario.lab.run_for(WARM_AFTER);
+            attempt(&mut scenario, asker)
+        };
+        let hosts: Vec<&HostProbes> = scenario
+            .nodes
+            .iter()
+            .filter_map(|node| scenario.lab.probes(*node))
+            .collect();
+        let probes = hosts
+            .iter()
+            .flat_map(|host| host.attempts())
+            .map(AttemptProbes::packets);
+        let probing = hosts.iter().flat_map(|host| host.attempts()).map(AttemptProbes::took);
+        let mut run = Run {
+            connected: matches!(ended.way, Way::Open),
+            took: ended.took,
+            probing: probing.max().unwrap_or_default(),
+            probes: probes.max().unwrap_or(0),
+            wrong: None,
+        };
+        let budget = hosts.iter().find_map(|host| self.over_budget(host));
+        run.wrong = budget.or_else(|| self.judge(&run, ended.way));
+        run
+    }
+
+    /// Whoever has no UDP does not even reach the server, and is found by nobody.
+    fn run_blocked(&self, scenario: &mut Scenario) -> Ended {
+        let begin = scenario.lab.elapsed();
+        for player in 0..2 {
+            let request = scenario.connect_server(player);
+            let outcome = scenario.outcome(player, request);
+            let connected = matches!(outcome, OwnedEvent::ServerConnected { .. });
+            if connected == (self.classes[player] == Class::U) {
+                let way = Way::Odd(format!("player {player}: {outcome:?}"));
+                let took = scenario.lab.elapsed() - begin;
+                return Ended { way, took };
+            }
+        }
+        let reaches_server = (0..2).find(|player| self.classes[*player] != Class::U);
+        attempt(scenario, reaches_server.unwrap_or(0))
+    }
+
+    /// What is wrong with a run, if something is.
+    fn judge(&self, run: &Run, way: Way) -> Option<String> {
+        let late = |limit: Option<Duration>, took: Duration| limit.is_some_and(|limit| took > limit);
+        match (self.technique, way) {
+            (_, Way::Odd(text)) => Some(text),
+            (Technique::Unreachable, Way::Failed(_, text)) => self.judge_failure(run, &text),
+            // Better than it must be.
+            (Technique::Unreachable, Way::Open) => None,
+            (Technique::Blocked, Way::Open) => Some("a way was opened".to_owned()),
+            (Technique::Blocked, Way::Failed(..)) => {
+                (run.took > ATTEMPT_LIMIT).then(|| format!("failed only after {:?}", run.took))
+            }
+            (_, Way::Failed(outcome, text)) => Some(format!("{outcome:?} after {:?}: {text}", run.took)),
+            (_, Way::Open) if late(self.bound.within, run.took) => Some(format!("took {:?}", run.took)),
+            (_, Way::Open) if late(self.bound.probing_within, run.probing) => {
+                Some(format!("probed for {:?}", run.probing))
+            }
+            (_, Way::Open) => None,
+        }
+    }
+
+    /// A failure comes in time and names what stands in the way at both sides.
+    fn judge_failure(&self, run: &Run, text: &str) -> Option<String> {
+        if run.took > ATTEMPT_LIMIT {
+            return Some(format!("failed only after {:?}", run.took));
+        }
+        let symmetric = self.classes.iter().filter(|class| class.is_symmetric()).count();
+        let named = text.matches("symmetric").count();
+        (named < symmetric).then(|| format!("the failure does not name both behaviours: {text}"))
+    }
+
+    fn over_budget(&self, host: &HostProbes) -> Option<String> {
+        let birthday = self.technique.is_birthday();
+        let (ports, sockets) = if birthday {
+            (BIRTHDAY_PORTS, BIRTHDAY_SOCKETS)
+        } else {
+            (0, 0)
+        };
+        let mut limits = vec![("requests of a node in a second", host.busiest_second(), NODE_RATE)];
+        for attempt in host.attempts() {
+            let addresses = PLAIN_ADDRESSES + PREDICTED_ADDRESSES;
+            limits.extend([
+                ("addresses", attempt.addresses(), addresses + ports),
+                (
+                    "new addresses in a second",
+                    attempt.busiest_second_of_new_addresses(),
+                    addresses + if birthday { BIRTHDAY_RATE } else { 0 },
+                ),
+                (
+                    "packets to an address",
+                    attempt.most_to_an_address() as usize,
+                    PACKETS_TO_AN_ADDRESS as usize,
+                ),
+                (
+                    "sockets",
+                    attempt.pool_sockets(),
+                    self.sockets.map_or(sockets, usize::from).min(sockets),
+                ),
+                (
+                    "packets from a socket",
+                    attempt.most_from_a_pool_socket() as usize,
+                    PACKETS_OF_A_SOCKET as usize,
+                ),
+            ]);
+        }
+        let over = limits.into_iter().find(|(_, used, limit)| used > limit);
+        over.map(|(what, used, limit)| format!("over the budget: {used} {what}, {limit} are allowed"))
+    }
+}
+
+impl fmt::Display for Cell {
+    /// In ASCII, so that it can be typed.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = |index: usize| {
+            let class = self.classes[index];
+            match self.around[index] {
+                Around::Nothing => format!("{class:?}"),
+                Around::Carrier(carrier) => format!("{class:?} behind {carrier:?}"),
+                Around::Pool => format!("{class:?} with a pool"),
+            }
+        };
+        write!(formatter, "{} x {}", side(0), side(1))?;
+        match self.together {
+            Together::No => {}
+            Together::Lan => formatter.write_str(", one LAN")?,
+            Together::Carrier => formatter.write_str(", homes of one carrier")?,
+        }
+        match self.sockets {
+            Some(sockets) => write!(formatter, ", {sockets} sockets"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What an attempt came to.
+enum Way {
+    Open,
+    Failed(NatOutcome, String),
+    /// Something that no attempt may come to.
+    Odd(String),
+}
+
+struct Ended {
+    way: Way,
+    took: Duration,
+}
+
+/// One player opens a way to the other one; both must know.
+fn attempt(scenario: &mut Scenario, asker: usize) -> Ended {
+    let (own, peer) = (scenario.guids[asker], scenario.guids[1 - asker]);
+    let begin = scenario.lab.elapsed();
+    let request = scenario.request(asker, |request| Command::OpenNat { request, peer });
+    let ended = scenario.wait(asker, 2 * ATTEMPT_LIMIT, |event| event.ends_request() == Some(request));
+    let mut took = scenario.lab.elapsed() - begin;
+    let way = match ended.map(|recorded| recorded.event) {
+        Some(OwnedEvent::NatSucceeded { .. }) => {
+            let other = scenario.wait(
+                1 - asker,
+                OTHER_SIDE,
+                |event| matches!(event, OwnedEvent::NatSucceeded { peer, sender: false, .. } if *peer == own),
+            );
+            took = other
+                .as_ref()
+                .map_or(took, |other| took.max(other.time.saturating_sub(begin)));
+            match other {
+                Some(_) => Way::Open,
+                None => Way::Odd("the other side did not hear of the way".to_owned()),
+            }
+        }
+        Some(OwnedEvent::NatFailed { outcome, reason, .. }) => Way::Failed(outcome, reason.text),
+        other => Way::Odd(format!("the attempt ended with {other:?}")),
+    };
+    Ended { way, took }
+}
+
+/// What one seed of one cell gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// They met.
+    pub connected: bool,
+    /// From open NAT until both knew, or until it failed.
+    pub took: Duration,
+    /// From the first probe to the last that went to an address not heard of.
+    pub probing: Duration,
+    /// Unanswered probes of the side that sent more.
+    pub probes: u32,
+    /// Why it does not count as what the cell must reach.
+    pub wrong: Option<String>,
+}
+
+/// Many runs of one cell with one loss.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tally {
+    /// Runs.
+    pub runs: u64,
+    /// Of these as they must be.
+    pub right: u64,
+    /// Of these where the players met.
+    pub connected: u64,
+    /// Times of those, sorted.
+    times: Vec<Duration>,
+    /// Most unanswered probes of one side.
+    pub probes: u32,
+    /// Seeds that went wrong, and how.
+    pub wrong: Vec<(u64, String)>,
+}
+
+impl Tally {
+    /// The time that this share of the runs in which the players met did not exceed.
+    pub fn quantile(&self, quantile: f64) -> Option<Duration> {
+        let index = (self.times.len().max(1) - 1) as f64 * quantile;
+        self.times.get(index.ceil() as usize).copied()
+    }
+
+    /// Share of runs that are as they must be.
+    pub fn share(&self) -> f64 {
+        self.right as f64 / self.runs.max(1) as f64
+    }
+
+    /// Never less than `bound` of many seeds; of few ones so many less as chance explains (three standard deviations).
+    pub fn reaches(&self, bound: f64) -> bool {
+        let runs = self.runs as f64;
+        let expected = runs * (1.0 - bound);
+        let by_chance = 3.0 * (runs * bound * (1.0 - bound)).sqrt();
+        let slack = if self.runs >= MANY { 0.0 } else { by_chance };
+        (self.runs - self.right) as f64 <= expected + slack + 1e-9
+    }
+}
+
+/// From so many seeds on a share is held to its bound without allowance for chance.
+pub const MANY: u64 = 200;
+
+/// Sums runs up, each with its seed.
+pub fn tally(runs: impl IntoIterator<Item = (u64, Run)>) -> Tally {
+    let mut tally = Tally {
+        runs: 0,
+        right: 0,
+        connected: 0,
+        times: Vec::new(),
+        probes: 0,
+        wrong: Vec::new(),
+    };
+    for (seed, run) in runs {
+        tally.runs += 1;
+        tally.right += u64::from(run.wrong.is_none());
+        tally.probes = tally.probes.max(run.probes);
+        if run.connected {
+            tally.connected += 1;
+            tally.times.push(run.took);
+        }
+        tally.wrong.extend(run.wrong.map(|text| (seed, text)));
+    }
+    tally.times.sort_unstable();
+    tally
+}
+
+/// A cell with what it reached without and with loss.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Which.
+    pub cell: Cell,
+    /// Without loss.
+    pub clean: Tally,
+    /// With [`LOSS`].
+    pub lossy: Tally,
+}
+
+/// Runs cells for those seeds, on all cores; `done` hears of each row as it comes, in any order.
+pub fn run_all(cells: &[Cell], seeds: std::ops::Range<u64>, done: impl Fn(&Row) + Sync) -> Vec<Row> {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let next = AtomicUsize::new(0);
+    let rows = std::sync::Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(cell) = cells.get(index) else {
+                return;
+            };
+            let tally = |loss| tally(seeds.clone().map(|seed| (seed, cell.run(seed, loss))));
+            let row = Row {
+                cell: cell.clone(),
+                clean: tally(0.0),
+                lossy: tally(LOSS),
+            };
+            done(&row);
+            rows.lock()
+                .unwrap_or_else(|broken| broken.into_inner())
+                .push((index, row));
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    let mut rows = rows.into_inner().unwrap_or_else(|broken| broken.into_inner());
+    rows.sort_by_key(|(index, _)| *index);
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+impl Row {
+    /// Both halves reach their bound.
+    pub fn holds(&self) -> bool {
+        self.clean.reaches(self.cell.bound.clean) && self.lossy.reaches(self.cell.bound.lossy)
+    }
+}
+
+fn percent(share: f64) -> String {
+    let percent = 100.0 * share;
+    if percent.fract().abs() < 1e-9 {
+        format!("{percent:.0} %")
+    } else {
+        format!("{percent:.1} %")
+    }
+}
+
+fn time(time: Option<Duration>) -> String {
+    time.map_or("–".to_owned(), |time| {
+        let trips = time.as_secs_f64() / ROUND_TRIP.as_secs_f64();
+        format!("{trips:.1} ({} ms)", time.as_millis())
+    })
+}
+
+/// The rows as a table; times in round trips and milliseconds.
+pub fn markdown(rows: &[Row]) -> String {
+    let mut out = String::from(
+        "| pair | how | no loss | median | p99 | 5 % loss | median | p99 | most probes | bound | |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for row in rows {
+        let (cell, clean, lossy) = (&row.cell, &row.clean, &row.lossy);
+        let share = |tally: &Tally| match cell.technique {
+            Technique::Blocked | Technique::Unreachable => {
+                let met = percent(tally.connected as f64 / tally.runs.max(1) as f64);
+                format!("{met}; {} end as they must", percent(tally.share()))
+            }
+            _ => percent(tally.share()),
+        };
+        let mut bound = format!("{} / {}", percent(cell.bound.clean), percent(cell.bound.lossy));
+        if let Some(limit) = cell.bound.within {
+            let _ = write!(bound, " within {} s", limit.as_secs_f64());
+        }
+        if let Some(limit) = cell.bound.probing_within {
+            let _ = write!(bound, " within {} s of probing", limit.as_secs_f64());
+        }
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {bound} | {} |",
+            cell.to_string().replace(" x ", " × "),
+            cell.technique,
+            share(clean),
+            time(clean.quantile(0.5)),
+            time(clean.quantile(0.99)),
+            share(lossy),
+            time(lossy.quantile(0.5)),
+            time(lossy.quantile(0.99)),
+            clean.probes.max(lossy.probes),
+            if row.holds() { "" } else { "**below**" },
+        );
+    }
+    out
+}

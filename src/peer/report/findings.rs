@@ -1,0 +1,248 @@
+//! What a report is made of, and what follows from it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::super::api::Reason;
+use super::super::api::nat::{MappedPort, NatReport};
+use super::players::{Class, Way, class, way};
+
+/// Everything that a report says comes from here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// What is known of the node's NAT.
+    pub nat: NatReport,
+    /// Why less is known than usual.
+    pub detection: Option<Reason>,
+    /// What came of asking routers for a port.
+    pub mapping: Mapping,
+    /// What was said on the way there.
+    pub steps: Vec<String>,
+    /// What the node's sockets are bound to.
+    pub sockets: Vec<SocketAddr>,
+    /// The machine's addresses.
+    pub local_addresses: Vec<IpAddr>,
+    /// A port forwarded by hand.
+    pub manual: Option<SocketAddr>,
+    /// The server of the node's session.
+    pub server: Option<Server>,
+}
+
+/// The server of the node's session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Name or address as the game gave it.
+    pub host: String,
+    /// UDP port.
+    pub port: u16,
+    /// Where it is.
+    pub address: Option<SocketAddr>,
+    /// The session stands.
+    pub connected: bool,
+}
+
+/// What came of asking routers for a port.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Mapping {
+    /// They were not asked.
+    #[default]
+    NotAsked,
+    /// One forwards a port; with `taken_back` it did, only for this report.
+    Mapped {
+        /// Which, and how.
+        port: MappedPort,
+        /// The game did not want it.
+        taken_back: bool,
+    },
+    /// None does.
+    Failed(Reason),
+}
+
+/// What IPv6 is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ipv6 {
+    /// Strangers get in: a router forwards a port, or nothing filters.
+    Works,
+    /// A server was reached; strangers are kept out, as firewalls do.
+    Firewalled,
+    /// A server was reached; whether strangers get in is not known.
+    Outgoing,
+    /// The machine has no address that is valid outside of its network.
+    No,
+    /// The machine has an address; no server was seen over it.
+    Unknown,
+}
+
+impl Ipv6 {
+    /// Its name in the JSON.
+    pub fn label(self) -> &'static str {
+        match self {
+            Ipv6::Works => "works",
+            Ipv6::Firewalled => "firewalled",
+            Ipv6::Outgoing => "outgoing",
+            Ipv6::No => "no",
+            Ipv6::Unknown => "unknown",
+        }
+    }
+
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Ipv6::Works => "works, in both directions",
+            Ipv6::Firewalled => "works outwards; a firewall keeps strangers out",
+            Ipv6::Outgoing => "works outwards; whether a firewall keeps strangers out is not known",
+            Ipv6::No => "no: this machine has no address for it",
+            Ipv6::Unknown => "not known: there is an address, but no server was seen over it",
+        }
+    }
+}
+
+impl Findings {
+    /// All ports that routers forward now, or did for this report.
+    pub fn mapped(&self) -> Vec<MappedPort> {
+        let mut ports = self.nat.mappings.clone();
+        if let Mapping::Mapped { port, .. } = &self.mapping
+            && !ports.contains(port)
+        {
+            ports.push(*port);
+        }
+        ports
+    }
+
+    /// Two routers in a row. `None`: not known.
+    pub fn double_nat(&self) -> Option<bool> {
+        let ports = self.mapped();
+        if self.carrier_grade() == Some(true) || ports.iter().any(|port| port.double_nat) {
+            return Some(true);
+        }
+        let plain = ports.iter().any(|port| port.external.is_ipv4());
+        (plain || self.nat.untranslated == Some(true)).then_some(false)
+    }
+
+    /// The provider translates addresses for many customers (RFC 6598). `None`: not known.
+    pub fn carrier_grade(&self) -> Option<bool> {
+        let outside = self.mapped().into_iter().map(|port| port.external.ip());
+        let mut seen = outside.chain(self.local_addresses.iter().copied());
+        if seen.any(is_shared) {
+            return Some(true);
+        }
+        if self.nat.untranslated == Some(true) {
+            return Some(false);
+        }
+        let plain = self
+            .mapped()
+            .iter()
+            .any(|port| port.external.is_ipv4() && !port.double_nat);
+        plain.then_some(false)
+    }
+
+    /// No UDP gets through. `None`: not known.
+    pub fn udp_blocked(&self) -> Option<bool> {
+        match &self.server {
+            Some(server) if server.connected => Some(false),
+            _ => self.nat.udp_blocked,
+        }
+    }
+
+    /// What IPv6 is good for.
+    pub fn ipv6(&self) -> Ipv6 {
+        let mapped = self.mapped().iter().any(|port| port.external.is_ipv6());
+        if mapped {
+            return Ipv6::Works;
+        }
+        if self.nat.public_v6.is_some() {
+            // Without an IPv4 address the facts are those of IPv6.
+            if self.nat.public_v4.is_some() {
+                return Ipv6::Outgoing;
+            }
+            return match class(&self.nat) {
+                Some(Class::Open) => Ipv6::Works,
+                Some(_) => Ipv6::Firewalled,
+                None => Ipv6::Outgoing,
+            };
+        }
+        if self.local_addresses.iter().any(|ip| is_global_v6(*ip)) {
+            Ipv6::Unknown
+        } else {
+            Ipv6::No
+        }
+    }
+
+    /// A port at which strangers get in, whatever the routers do otherwise.
+    pub fn open_port(&self) -> Option<SocketAddr> {
+        let mapped = self.mapped().into_iter().filter(|port| !port.double_nat);
+        self.manual.or_else(|| {
+            mapped
+                .map(|port| port.external)
+                .find(|address| !is_shared(address.ip()))
+        })
+    }
+
+    /// What the node sits behind for others; a forwarded port makes it open. `None`: not known, or nothing gets through.
+    pub fn class(&self) -> Option<Class> {
+        if self.udp_blocked() == Some(true) {
+            return None;
+        }
+        match self.open_port() {
+            Some(_) => Some(Class::Open),
+            None => class(&self.nat),
+        }
+    }
+
+    /// How each kind of player reaches this one.
+    pub fn ways(&self) -> Vec<(Class, Option<Way>)> {
+        let blocked = self.udp_blocked() == Some(true);
+        let own = self.class();
+        let of = |other| match own {
+            Some(own) => Some(way(own, other)),
+            None => blocked.then_some(Way::Relay),
+        };
+        Class::ALL.map(|other| (other, of(other))).to_vec()
+    }
+
+    /// What points to a firewall rather than a router.
+    pub fn firewall_hints(&self) -> Vec<&'static str> {
+        let mut hints = Vec::new();
+        let filtered = matches!(class(&self.nat), Some(Class::AddressRestricted | Class::PortRestricted));
+        if self.nat.untranslated == Some(true) && filtered {
+            hints.push(
+                "the address is public, and yet strangers are kept out: a firewall on this computer or before it",
+            );
+        }
+        if self.udp_blocked() == Some(true) {
+            hints.push("no UDP packet is answered: a firewall of this computer or of its network lets none through");
+        }
+        if self.ipv6() == Ipv6::Firewalled {
+            hints.push("IPv6 works, and strangers are kept out: the router's IPv6 firewall");
+        }
+        hints
+    }
+
+    /// The address under which this computer is known to its router, with the node's port: where packets leave from.
+    pub fn inside(&self) -> Option<SocketAddr> {
+        let v4 = self.sockets.iter().find(|socket| socket.is_ipv4());
+        let socket = v4.or(self.sockets.first())?;
+        if !socket.ip().is_unspecified() {
+            return Some(*socket);
+        }
+        let same = |ip: &&IpAddr| ip.is_ipv4() == socket.is_ipv4();
+        let mut fitting = self.local_addresses.iter().filter(same);
+        // The one that the server sees is where packets leave from; else the first that is not a container's bridge.
+        let seen = self.nat.public_v4.map(|address| address.ip());
+        let chosen = fitting.clone().find(|ip| Some(**ip) == seen);
+        let ip = chosen.or_else(|| fitting.next())?;
+        Some(SocketAddr::new(*ip, socket.port()))
+    }
+}
+
+/// 100.64.0.0/10 (RFC 6598): between a provider's customers and its own router.
+pub fn is_shared(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64,
+        IpAddr::V6(_) => false,
+    }
+}
+
+/// Global unicast (2000::/3).
+fn is_global_v6(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.segments()[0] & 0xe000 == 0x2000)
+}
