@@ -362,6 +362,29 @@ fn names_sizes_and_offsets() {
 }
 
 #[test]
+fn a_thread_that_polls_without_pause_lets_others_go_first_now_and_then() {
+    let mut node = 0;
+    let mut events = [EventRecord::default(); 8];
+    // Far more rows of empty polls than a busy machine can tear apart.
+    const POLLS: u32 = 10_000_000;
+    // SAFETY: valid for the calls.
+    unsafe {
+        assert_eq!(lanline_node_create(&options(), &mut node), 0, "{}", last_error());
+        let yielded = || crate::shell::with_node(node, |node| Ok(node.polls_that_yielded())).unwrap();
+        let mut polls = 0;
+        while yielded() == 0 {
+            assert!(
+                polls < POLLS,
+                "{polls} empty polls, and the background thread had to wait for all of them"
+            );
+            lanline_poll(node, events.as_mut_ptr(), 128, 8);
+            polls += 1;
+        }
+        assert_eq!(lanline_node_destroy(node, 0), 0);
+    }
+}
+
+#[test]
 fn a_panic_in_the_background_is_fatal_and_the_node_can_only_be_destroyed() {
     let mut node = 0;
     let mut events = [EventRecord::default(); 8];

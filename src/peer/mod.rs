@@ -50,8 +50,8 @@ use crate::codes::{Code, SendMode};
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
 use crate::transport::identity::{Guid, PublicKey};
 use crate::transport::{
-    CloseInfo, LinkEvent, LinkId, LinkKind, Origin, SendError, SyntheticAddress, TakenMessage, Transport,
-    TransportConfig,
+    CloseInfo, LinkEvent, LinkId, LinkKind, Message, Origin, Outgoing, SendError, SyntheticAddress, TakenMessage,
+    Transport, TransportConfig,
 };
 use crate::wire::classify::{Context, Kind, classify};
 use crate::wire::control::{Consent, RelayPolicy};
@@ -78,6 +78,8 @@ const LONGEST_KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVES_IN_LOST_TIME: u32 = 4;
 /// Links beyond those that `max_peers` needs in both directions: handshakes of strangers, the server, closes on the way.
 const SPARE_LINKS: usize = 64;
+/// Messages of one player that are handed out before another player's: a packet's worth of small ones, several times over.
+const MESSAGES_IN_A_ROW: usize = 64;
 /// Smallest datagram that can begin a QUIC connection (RFC 9000, section 14.1).
 const SMALLEST_INITIAL: usize = 1200;
 
@@ -333,11 +335,50 @@ impl Node {
         mode: SendMode,
         data: &[u8],
     ) -> Result<(), SendError> {
+        self.outgoing(now, peer)
+            .ok_or(SendError::NotConnected)?
+            .send(channel, mode, data)
+    }
+
+    /// The way to a connected peer, for several messages in a row.
+    pub fn outgoing(&mut self, now: Instant, peer: Guid) -> Option<Outgoing<'_>> {
         self.now = now;
-        let link = self.peers.get(&peer).and_then(|peer| peer.current);
+        let link = self.peers.get(&peer)?.current?;
         self.timers_changed |= self.roaming.note_sent(now, peer);
-        self.transport
-            .send(link.ok_or(SendError::NotConnected)?, channel, mode, data)
+        self.transport.outgoing(link)
+    }
+
+    /// Hands all messages to `put` that come before the next event of another kind, which [`poll_event`](Self::poll_event) returns: the same
+    /// messages as there, at half the cost. `reliable_room` is as there; `put` returns it for the message behind the one that it was given.
+    /// Returns how many messages there were.
+    #[inline]
+    pub fn poll_messages(&mut self, mut reliable_room: bool, mut put: impl FnMut(Guid, Message<'_>) -> bool) -> usize {
+        let (mut total, mut empty_links) = (0, 0);
+        while self.lifecycle.is_empty() && empty_links < self.readable.len() {
+            let Some((link, peer)) = self.next_readable() else {
+                continue;
+            };
+            let room = &mut reliable_room;
+            let count = self
+                .transport
+                .take_messages(link, MESSAGES_IN_A_ROW, room, |message| put(peer, message));
+            total += count;
+            if count == MESSAGES_IN_A_ROW {
+                empty_links = 0;
+                self.readable.push_back(link);
+            } else if self.leave_empty(link, reliable_room) {
+                empty_links += 1;
+            }
+        }
+        self.transmit_wanted |= total > 0;
+        total
+    }
+
+    /// Takes the link whose turn it is out of the queue.
+    fn next_readable(&mut self) -> Option<(LinkId, Guid)> {
+        let link = self.readable.pop_front()?;
+        let guid = self.links.get(&link)?.guid()?;
+        Some((link, guid))
     }
 
     /// The next event. With `reliable_room` false, reliable messages stay where they are (their senders are held back).
@@ -363,28 +404,37 @@ impl Node {
     /// The next message of the link whose turn it is. Links that turn out empty leave the queue; those that are over are reported.
     fn next_message(&mut self, reliable_room: bool) -> Option<(Guid, TakenMessage)> {
         for _ in 0..self.readable.len() {
-            let link = self.readable.pop_front()?;
-            let Some(entry) = self.links.get_mut(&link) else {
+            let Some((link, peer)) = self.next_readable() else {
                 continue;
             };
             if let Some(taken) = self.transport.take_message(link, reliable_room) {
                 self.readable.push_back(link);
-                return Some((entry.guid()?, taken));
+                return Some((peer, taken));
             }
-            if !reliable_room {
-                // Reliable messages may be left in it.
-                self.readable.push_back(link);
-                continue;
-            }
-            entry.queued = false;
-            let draining = entry.stage == Stage::Draining;
-            self.note_dropped(link);
-            if draining {
-                self.drained(link);
+            if !self.leave_empty(link, reliable_room) && !self.lifecycle.is_empty() {
                 return None;
             }
         }
         None
+    }
+
+    /// A link had no more messages. Without room for reliable ones it may, and goes back into the queue (true); otherwise it leaves
+    /// it, and if it is over, that is reported.
+    fn leave_empty(&mut self, link: LinkId, reliable_room: bool) -> bool {
+        if !reliable_room {
+            self.readable.push_back(link);
+            return true;
+        }
+        let Some(entry) = self.links.get_mut(&link) else {
+            return false;
+        };
+        entry.queued = false;
+        let draining = entry.stage == Stage::Draining;
+        self.note_dropped(link);
+        if draining {
+            self.drained(link);
+        }
+        false
     }
 
     /// The next thing that only the outside can do; answered by [`side_effect_answer`](Self::side_effect_answer).

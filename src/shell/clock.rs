@@ -19,6 +19,11 @@ pub fn microseconds(instant: Instant) -> u64 {
     }
 }
 
+/// This moment in microseconds.
+pub fn now_us() -> u64 {
+    microseconds(Instant::now())
+}
+
 #[cfg(unix)]
 fn monotonic_us() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

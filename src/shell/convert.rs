@@ -7,6 +7,7 @@ use crate::codes::{Code, EventType, NatType};
 use crate::peer::api::{Event, MeshEvent, NatOutcome, Reason};
 use crate::peer::nat;
 use crate::peer::report::words;
+use crate::transport::Message;
 use crate::transport::identity::Guid;
 
 /// `flags` of NAT events: this node asked.
@@ -19,6 +20,19 @@ pub const FLAG_FRIENDLY: u32 = 2;
 pub const FLAG_DOUBLE_NAT: u32 = 1;
 /// `flags` of SERVER_CONNECTED: the key was verified.
 pub const FLAG_VERIFIED: u32 = 1;
+
+/// The record of a message of that player.
+#[inline]
+pub fn message_record(peer: Guid, message: &Message<'_>, time_us: u64) -> EventRecord {
+    EventRecord {
+        r#type: EventType::Message.number(),
+        time_us,
+        peer: peer.0,
+        channel: message.channel,
+        mode: message.mode.number(),
+        ..EventRecord::default()
+    }
+}
 
 /// Calls `put` with the record, data and text of `event`. Allocates nothing for messages.
 pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[u8], &str)) {
@@ -34,13 +48,12 @@ pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[
             mode,
             data,
         } => {
-            let record = EventRecord {
-                peer: peer.0,
+            let message = Message {
                 channel: *channel,
-                mode: mode.number(),
-                ..record(EventType::Message)
+                mode: *mode,
+                data,
             };
-            put(record, data, "");
+            put(message_record(*peer, &message, time_us), data, "");
         }
         Event::ServerConnected {
             request,

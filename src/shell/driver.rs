@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use super::clock;
-use super::convert::convert;
+use super::convert::{convert, message_record};
 use super::events::EventWriter;
 use super::interfaces;
 use super::node::Node;
@@ -27,6 +27,10 @@ use crate::transport::identity::Guid;
 
 /// Transmits of one turn, about a megabyte: after that received acknowledgements get their turn.
 const MAX_TRANSMITS: usize = 64;
+
+/// Bytes of a lane that one turn takes. What is written for them is still in the core's own cache when it is sent, and the game has its lane
+/// back sooner; a turn has some hundred packets to send all the same.
+const MAX_TAKEN: usize = 128 << 10;
 
 /// When to try again if a socket's buffer was full: a few datagrams' time at 100 Mbit/s.
 const RETRY_BLOCKED: Duration = Duration::from_micros(500);
@@ -92,6 +96,8 @@ pub struct Driver {
     close_sends: u32,
     /// Messages sent in a row, and in the row before.
     rows: [usize; 2],
+    /// The last look at the lanes left messages there that the engine may take.
+    more_in_lanes: bool,
 }
 
 impl Driver {
@@ -124,6 +130,7 @@ impl Driver {
             last_sent: None,
             close_sends: 0,
             rows: [0; 2],
+            more_in_lanes: false,
         }
     }
 
@@ -158,7 +165,7 @@ impl Driver {
             until
         };
         Turn {
-            more: more_in || more_out || answered,
+            more: more_in || more_out || answered || self.more_in_lanes,
             readable: more_in,
             until,
             linger,
@@ -230,13 +237,24 @@ impl Driver {
         let Self {
             engine, lanes, active, ..
         } = self;
-        let mut sent = 0;
+        let (mut sent, mut more) = (0, false);
         active.retain(|guid| {
             let Some(lanes) = lanes.get_mut(guid) else { return false };
+            let mut outgoing = engine.outgoing(now, *guid);
             for lane in &mut lanes.0 {
+                let mut taken = 0;
                 while let Some(message) = lane.first() {
+                    if taken >= MAX_TAKEN {
+                        more = true;
+                        break;
+                    }
                     let length = message.data.len();
-                    match engine.send(now, *guid, message.channel, message.mode, message.data) {
+                    taken += length;
+                    let result = match &mut outgoing {
+                        Some(outgoing) => outgoing.send(message.channel, message.mode, message.data),
+                        None => Err(SendError::NotConnected),
+                    };
+                    match result {
                         Err(SendError::Full) => break,
                         // The player is gone, which the game hears of otherwise.
                         Ok(()) | Err(SendError::NotConnected | SendError::TooLarge) => lane.advance(length),
@@ -246,6 +264,7 @@ impl Driver {
             }
             !lanes.is_empty()
         });
+        self.more_in_lanes = more;
         sent
     }
 
@@ -254,7 +273,14 @@ impl Driver {
         let time_us = clock::microseconds(now);
         let Self { engine, events, .. } = self;
         let mut messages = false;
-        while let Some(event) = engine.poll_event(events.reliable_room()) {
+        loop {
+            messages |= engine.poll_messages(events.reliable_room(), |peer, message| {
+                events.push(message_record(peer, &message, time_us), message.data, "");
+                events.reliable_room()
+            }) > 0;
+            let Some(event) = engine.poll_event(events.reliable_room()) else {
+                break;
+            };
             if matches!(event, Event::Message { .. }) {
                 messages = true;
             } else {

@@ -8,6 +8,7 @@
 //! | [`outbox`] | messages and commands on their way to the engine |
 //! | [`events`], [`owned`] | events on their way to the game; copied, for programs in Rust |
 //! | [`signals`] | what wakes whom: readiness, wake-ups, timers |
+//! | [`spinning`] | game threads that poll without pause |
 //! | [`table`] | ids of nodes: look-up without a lock, destroy in the middle of anything |
 //! | [`identity_file`] | who a node is, kept and locked |
 //! | [`interfaces`], [`manual_port`] | addresses of the machine, and news of them; for whoever sets up a router |
@@ -34,6 +35,7 @@ pub mod record;
 pub mod runtime;
 #[cfg(feature = "program")]
 pub mod server;
+pub mod spinning;
 pub mod table;
 pub mod udp;
 

@@ -20,6 +20,7 @@ use super::outbox::{Outbox, Urgency};
 use super::pool::{self, SocketPool};
 use super::record::EventRecord;
 use super::signals::{NodeIo, NodeSocket, Signals};
+use super::spinning::Spinning;
 use super::{identity_file, interfaces, runtime, udp};
 use crate::codes::{Code, EventType, SendMode};
 use crate::engine::SocketName;
@@ -95,6 +96,7 @@ pub struct Node {
     /// A socket may hold something.
     readable: AtomicBool,
     waiting: AtomicBool,
+    spinning: Spinning,
     /// Waits in a row that ended within [`ANSWERED_SOON`], with events.
     quick_waits: AtomicU32,
     closing: AtomicBool,
@@ -168,6 +170,7 @@ impl Node {
             work: AtomicU8::new(0),
             readable: AtomicBool::new(true),
             waiting: AtomicBool::new(false),
+            spinning: Spinning::default(),
             quick_waits: AtomicU32::new(0),
             closing: AtomicBool::new(false),
             dead: AtomicBool::new(false),
@@ -233,7 +236,15 @@ impl Node {
     #[inline]
     pub fn poll(&self, capacity: u32, put: impl FnMut(usize, EventRecord)) -> Result<i32, Failure> {
         match self.events.poll(capacity.min(i32::MAX as u32) as usize, put) {
+            Ok((0, _)) => {
+                if self.spinning.note_empty() {
+                    // The background thread may be waiting for this very core.
+                    thread::yield_now();
+                }
+                Ok(0)
+            }
             Ok((count, wake)) => {
+                self.spinning.note_events();
                 if wake {
                     self.wake(Urgency::Now);
                 }
@@ -560,6 +571,12 @@ impl Node {
     #[cfg(test)]
     pub fn with_driver<R>(&self, look: impl FnOnce(&mut Driver) -> R) -> Option<R> {
         self.driver.lock().as_mut().map(look)
+    }
+
+    /// Polls that let other threads go first.
+    #[cfg(test)]
+    pub fn polls_that_yielded(&self) -> u64 {
+        self.spinning.told()
     }
 
     /// Makes the engine's next turn panic, and brings that turn about.

@@ -15,8 +15,9 @@ use crate::peer::api::{Command, RequestId, SideEffectAnswer};
 use crate::peer::requests::FIRST_OWN;
 use crate::transport::identity::Guid;
 
-/// Reliable bytes that a player's lane holds: two of the largest messages, and a millisecond at 2 GB/s.
-pub const RELIABLE_LANE: usize = 2 << 20;
+/// Reliable bytes that a player's lane holds: one of the largest messages, and a frame's worth at 60 MB/s. Twice as much leaves the
+/// core's cache before the driver reads it.
+pub const RELIABLE_LANE: usize = 1 << 20;
 /// Unreliable bytes that a player's lane holds: eight of the largest messages; much more would only be stale on arrival.
 pub const UNRELIABLE_LANE: usize = 512 << 10;
 /// A lane that was swapped and needed less than this gives larger memory back.

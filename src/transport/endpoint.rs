@@ -17,21 +17,14 @@ use ring::hmac;
 use super::connection_id::ConnectionIdKey;
 use super::half_open::{self, Class, HalfOpen, Origin, TokenClock, Verdict};
 use super::identity::PublicKey;
-use super::link::{Link, NewLink, Place, Stage};
+use super::link::{Link, NewLink, Stage};
 use super::timers::Timers;
 use super::tls::{TlsSetup, TurnedDownKey};
 use super::{
-    CloseInfo, CloseReason, LinkEvent, LinkId, LinkKind, LinkStats, Message, SendError, SyntheticAddress,
-    TransportConfig, TransportCounters, config,
+    CloseInfo, CloseReason, LinkEvent, LinkId, LinkKind, LinkStats, SendError, SyntheticAddress, TransportConfig,
+    TransportCounters, config,
 };
-use crate::codes::SendMode;
 use crate::engine::SocketName;
-
-/// Where a message that was taken out of its queue lies.
-pub struct TakenMessage {
-    slot: u32,
-    place: Place,
-}
 
 /// One QUIC endpoint and its links.
 ///
@@ -248,7 +241,7 @@ impl Transport {
         slot
     }
 
-    fn slot_of(&self, link: LinkId) -> Option<u32> {
+    pub(super) fn slot_of(&self, link: LinkId) -> Option<u32> {
         let slot = (link.0 & ((1 << SLOT_BITS) - 1)) as u32;
         match self.links.get(slot as usize) {
             Some(Some(found)) if found.id == link && !found.forgotten => Some(slot),
@@ -456,7 +449,7 @@ impl Transport {
     }
 
     #[inline]
-    fn note_transmit(&mut self, slot: u32) {
+    pub(super) fn note_transmit(&mut self, slot: u32) {
         if let Some(link) = &mut self.links[slot as usize]
             && !link.wants_transmit
             && !link.drained
@@ -597,34 +590,6 @@ impl Transport {
         Some(event)
     }
 
-    /// Queues a game message. Small ones are packed together and leave with the next `poll_transmit`.
-    ///
-    /// # Errors
-    /// [`SendError::NotConnected`] also if the link is one to a server, or the channel above 63.
-    pub fn send(&mut self, link: LinkId, channel: u8, mode: SendMode, data: &[u8]) -> Result<(), SendError> {
-        let slot = self.slot_of(link).ok_or(SendError::NotConnected)?;
-        match &mut self.links[slot as usize] {
-            Some(link) => link.send(channel, mode, data)?,
-            None => return Err(SendError::NotConnected),
-        }
-        self.note_transmit(slot);
-        Ok(())
-    }
-
-    /// As [`send`](Self::send) for data that is already shared: large reliable messages are not copied again.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send).
-    pub fn send_shared(&mut self, link: LinkId, channel: u8, mode: SendMode, data: Bytes) -> Result<(), SendError> {
-        let slot = self.slot_of(link).ok_or(SendError::NotConnected)?;
-        match &mut self.links[slot as usize] {
-            Some(link) => link.send_shared(channel, mode, data)?,
-            None => return Err(SendError::NotConnected),
-        }
-        self.note_transmit(slot);
-        Ok(())
-    }
-
     /// Queues a control message (ordered, reliable; at most [`crate::wire::MAX_CONTROL_MESSAGE`] bytes). May be called from the moment of `connect`.
     ///
     /// # Errors
@@ -667,7 +632,7 @@ impl Transport {
         }
     }
 
-    fn end_malformed(&mut self, slot: u32) {
+    pub(super) fn end_malformed(&mut self, slot: u32) {
         if let Some(now) = self.latest {
             self.end(
                 now,
@@ -676,36 +641,6 @@ impl Transport {
                 None,
             );
         }
-    }
-
-    /// The next game message. With `reliable_room` false only unreliable ones are taken out: reliable ones stay, and flow control holds the sender.
-    pub fn next_message(&mut self, link: LinkId, reliable_room: bool) -> Option<Message<'_>> {
-        let taken = self.take_message(link, reliable_room)?;
-        self.message(&taken)
-    }
-
-    /// Takes the next game message out of its queue, as [`next_message`](Self::next_message) does, without borrowing it yet: so that a caller can
-    /// look at several links. It is looked at by [`message`](Self::message) until anything else is done with the link.
-    pub fn take_message(&mut self, link: LinkId, reliable_room: bool) -> Option<TakenMessage> {
-        let slot = self.slot_of(link)?;
-        let found = self.links[slot as usize].as_mut()?;
-        let mut should_transmit = false;
-        let place = match found.take_message(reliable_room, &mut should_transmit) {
-            Ok(place) => place,
-            Err(_) => {
-                self.end_malformed(slot);
-                None
-            }
-        };
-        if should_transmit {
-            self.note_transmit(slot);
-        }
-        Some(TakenMessage { slot, place: place? })
-    }
-
-    /// The message that [`take_message`](Self::take_message) took.
-    pub fn message(&self, taken: &TakenMessage) -> Option<Message<'_>> {
-        self.links.get(taken.slot as usize)?.as_ref()?.message(&taken.place)
     }
 
     /// Closes on purpose. [`LinkEvent::Closed`] with [`CloseReason::Local`] follows. What was not sent yet is not sent any more.

@@ -14,6 +14,7 @@
 //! | `endpoint` | [`Transport`]: the endpoint, its links, what has to be done for which |
 //! | `half_open` | which incoming handshakes are accepted, and what is sent before their source is proven |
 //! | `link` | a connection with its queues |
+//! | `messages` | game messages in and out of links |
 //! | `close` | what travels with a close, and what QUIC's reasons mean |
 //! | `timers` | when which link wants to be called |
 //!
@@ -34,6 +35,7 @@ mod framing;
 mod half_open;
 pub mod identity;
 mod link;
+mod messages;
 mod reliable;
 #[cfg(test)]
 mod tests;
@@ -41,8 +43,9 @@ mod timers;
 mod tls;
 mod unreliable;
 
-pub use endpoint::{TakenMessage, Transport};
+pub use endpoint::Transport;
 pub use half_open::Origin;
+pub use messages::{Outgoing, TakenMessage};
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;

@@ -113,12 +113,25 @@ struct OrderedChannel {
     sealed: VecDeque<Bytes>,
     waiting: usize,
     ranks_as_large: bool,
+    /// Size of the block that `open` was last given.
+    block: usize,
 }
 
 impl OrderedChannel {
     fn seal(&mut self) {
         if !self.open.is_empty() {
             self.sealed.push_back(self.open.split().freeze());
+        }
+    }
+
+    /// Makes room for `size` bytes behind what is open. A block that is full is sealed and followed by one of twice its size, so that
+    /// nothing is moved and a busy channel soon has large pieces.
+    #[inline]
+    fn make_room(&mut self, size: usize) {
+        if self.open.capacity() - self.open.len() < size {
+            self.seal();
+            self.block = (self.block * 2).clamp(BLOCK, PIECE);
+            self.open = BytesMut::with_capacity(self.block.max(size));
         }
     }
 }
@@ -254,11 +267,9 @@ impl ReliableSender {
     pub(in crate::transport) fn push_ordered(&mut self, channel: u8, data: &[u8]) -> Result<(), SendError> {
         self.check(data.len())?;
         let size = self.push_ordered_header(channel, data.len());
-        let open = &mut self.channel_mut(channel).open;
-        if open.capacity() - open.len() < data.len() {
-            open.reserve(data.len().max(open.len().min(BATCH_SIZE)));
-        }
-        open.put_slice(data);
+        let state = self.channel_mut(channel);
+        state.make_room(data.len());
+        state.open.extend_from_slice(data);
         self.after_ordered(channel, size + data.len());
         Ok(())
     }
@@ -283,9 +294,7 @@ impl ReliableSender {
         if state.open.len() >= PIECE {
             state.seal();
         }
-        if state.open.capacity() - state.open.len() < 2 + MAX_LENGTH_BYTES {
-            state.open.reserve(BLOCK);
-        }
+        state.make_room(2 + MAX_LENGTH_BYTES);
         let before = state.open.len();
         if state.stream.is_none() && state.waiting == 0 {
             state.open.put_u8(STREAM_ORDERED);
@@ -453,6 +462,7 @@ impl ReliableSender {
             self.open_batch = BytesMut::new();
             for channel in &mut self.ordered {
                 channel.open = BytesMut::new();
+                channel.block = 0;
             }
         }
     }
@@ -483,5 +493,25 @@ mod tests {
             Err(SendError::Full)
         );
         assert!(sender.queued() <= MAX_SEND_QUEUE + 1000);
+    }
+
+    #[test]
+    fn a_busy_channel_gets_larger_blocks_and_what_stands_in_one_is_never_moved() {
+        let mut sender = ReliableSender::default();
+        let mut starts = vec![];
+        for _ in 0..3_000 {
+            sender.push_ordered(7, &[9; 100]).unwrap();
+            starts.push(sender.ordered[7].open.as_ptr());
+        }
+        starts.dedup();
+        let channel = &mut sender.ordered[7];
+        channel.seal();
+        let sizes: Vec<_> = channel.sealed.iter().map(Bytes::len).collect();
+        // A start for each piece: had a block grown instead, its start would have moved.
+        assert_eq!(starts.len(), sizes.len(), "{sizes:?}");
+        assert_eq!(sizes.iter().sum::<usize>(), 2 + 3_000 * 101);
+        // 4, 8, 16, 32, then 64 KiB each; a block ends where the next message does not fit.
+        assert_eq!(sizes.len(), 8, "{sizes:?}");
+        assert!(sizes[4..7].iter().all(|size| *size + 101 > PIECE), "{sizes:?}");
     }
 }
