@@ -27,8 +27,8 @@ use crate::engine::SocketName;
 use crate::transport::SyntheticAddress;
 use crate::transport::identity::{Guid, PublicKey};
 use crate::wire::control::{Consent, RelayPolicy, ToServer};
-use crate::wire::introduction::{BirthdayPermit, Introduction, NatFacts, PortForecast};
-use crate::wire::probe::{Probe, ProbeKey};
+use crate::wire::introduction::{BirthdayPermit, Candidate, Introduction, NatFacts, PortForecast};
+use crate::wire::probe::{Probe, ProbeKey, ProbeKind};
 
 /// The server's answer comes within a round trip; it gives the target 10 s at most before it calls it unresponsive.
 const ASK_TIME: Duration = Duration::from_secs(12);
@@ -62,6 +62,8 @@ struct Run {
     server_request: u32,
     sender: bool,
     ended: bool,
+    /// The two are connected, and nobody asked: the game hears of a path that changes, not of the attempt.
+    quiet: bool,
 }
 
 /// A probe that waits for the socket, with what authenticates it.
@@ -126,6 +128,19 @@ impl Attempts {
     pub fn heard_at(&self, socket: SocketName, source: SocketAddr) -> Option<(&Punch, PathKind)> {
         let mut runs = self.runs.values();
         runs.find_map(|run| Some((&run.punch, run.punch.heard_at(socket, source)?)))
+    }
+
+    /// True while the server has been asked for that player and has not answered.
+    pub fn is_asked(&self, peer: Guid) -> bool {
+        self.asks.values().any(|ask| ask.peer == peer)
+    }
+
+    /// The addresses at which that player was sought last.
+    pub fn candidates_of(&self, peer: Guid) -> Vec<Candidate> {
+        self.runs
+            .get(&peer)
+            .map(|run| run.punch.candidates().to_vec())
+            .unwrap_or_default()
     }
 
     fn enqueue(&mut self, outgoing: Outgoing, key: ProbeKey) {
@@ -234,7 +249,7 @@ impl Node {
     }
 
     /// The server introduces a peer.
-    pub(super) fn introduced(&mut self, now: Instant, introduction: Introduction) {
+    pub(super) fn introduced(&mut self, now: Instant, mut introduction: Introduction) {
         let peer = introduction.peer_guid();
         let ask = match introduction.request {
             0 => None,
@@ -248,6 +263,7 @@ impl Node {
         if !accepted {
             return;
         }
+        introduction.candidates = self.sought_again(peer, introduction.candidates);
         let (v4, v6) = (self.has_socket(SocketName::Udp4), self.has_socket(SocketName::Udp6));
         let punch = Punch::new(now, &introduction, ask.is_some(), |address| socket_for(address, v4, v6));
         let mut run = Run {
@@ -256,6 +272,7 @@ impl Node {
             server_request: introduction.request,
             sender: ask.is_some(),
             ended: false,
+            quiet: self.link_address(peer).is_some(),
         };
         if let Some(previous) = self.attempts.runs.remove(&peer) {
             self.attempts.by_introduction.remove(&previous.punch.introduction());
@@ -266,6 +283,29 @@ impl Node {
             }
         }
         run.punch.set_in_use(now, self.link_address(peer).is_some());
+        self.attempts.by_introduction.insert(introduction.id, peer);
+        self.attempts.runs.insert(peer, run);
+        self.drive_attempts(now);
+    }
+
+    /// Probes a connected player by the connection's own secret, unless an attempt with it is under way.
+    pub(super) fn begin_probing_connected(&mut self, now: Instant, introduction: &Introduction, asked: bool) {
+        let peer = introduction.peer_guid();
+        if self.attempts.runs.get(&peer).is_some_and(|run| !run.ended) || self.attempts.runs.len() >= MAX_HELD {
+            return;
+        }
+        self.forget_run(peer);
+        let (v4, v6) = (self.has_socket(SocketName::Udp4), self.has_socket(SocketName::Udp6));
+        let mut punch = Punch::new(now, introduction, asked, |address| socket_for(address, v4, v6));
+        punch.set_in_use(now, true);
+        let run = Run {
+            punch,
+            request: 0,
+            server_request: 0,
+            sender: asked,
+            ended: false,
+            quiet: true,
+        };
         self.attempts.by_introduction.insert(introduction.id, peer);
         self.attempts.runs.insert(peer, run);
         self.drive_attempts(now);
@@ -422,8 +462,28 @@ impl Node {
         }
     }
 
+    /// A connected player probes by the connection's own secret: it sought another path first.
+    fn begin_answering_connected(&mut self, now: Instant, from: (SocketName, SocketAddr), contents: &[u8]) {
+        let Some((name, (peer, secret))) =
+            Probe::peek_introduction(contents).and_then(|name| Some((name, self.roaming.named(name)?)))
+        else {
+            return;
+        };
+        // One that runs takes the probe itself; one that has ended does, if it comes from where the player is.
+        let under_way = self.attempts.runs.get(&peer).is_some_and(|run| !run.ended);
+        let here = self.paths.route_from(from.0, from.1) == self.link_address(peer);
+        let held = self.attempts.by_introduction.contains_key(&name);
+        if under_way || (held && here) {
+            return;
+        }
+        if matches!(Probe::decode(contents, &ProbeKey::new(&secret)), Ok(probe) if probe.kind == ProbeKind::Request) {
+            self.other_side_seeks(now, peer);
+        }
+    }
+
     /// A datagram that looks like a probe.
     pub(super) fn handle_probe(&mut self, now: Instant, socket: SocketName, source: SocketAddr, contents: &[u8]) {
+        self.begin_answering_connected(now, (socket, source), contents);
         let run = Probe::peek_introduction(contents)
             .and_then(|introduction| self.attempts.by_introduction.get(&introduction))
             .and_then(|peer| self.attempts.runs.get_mut(peer));
@@ -560,11 +620,14 @@ impl Node {
         };
         run.ended = true;
         let (request, sender, introduction) = (run.request, run.sender, run.punch.introduction());
+        let quiet = run.quiet && request == 0;
         self.send_to_server(&ToServer::PunchEnded {
             introduction,
             path: path.kind.number(),
         });
-        self.raise_nat_success(request, peer, path.kind, path.address, sender);
+        if !quiet {
+            self.raise_nat_success(request, peer, path.kind, path.address, sender);
+        }
         self.way_opened(now, peer);
     }
 
@@ -574,9 +637,13 @@ impl Node {
             return;
         };
         let (request, sender, introduction) = (run.request, run.sender, run.punch.introduction());
+        let quiet = run.quiet && request == 0;
         self.forget_run(peer);
         if tell {
             self.send_to_server(&ToServer::PunchEnded { introduction, path: 0 });
+        }
+        if quiet {
+            return;
         }
         self.attempt_failed(now, request, peer, reason, sender);
     }
@@ -589,6 +656,9 @@ impl Node {
             Code::AlreadyInProgress => NatOutcome::AlreadyInProgress,
             _ => NatOutcome::Failed,
         };
+        if sender && request == 0 {
+            self.ask_sooner(now, peer);
+        }
         let another_runs = self.attempts.is_running(peer);
         self.raise_nat_failure(request, peer, outcome, reason.clone(), sender);
         if !another_runs {

@@ -17,7 +17,7 @@ use super::paths::{kind_of, may_send_to};
 use crate::codes::PathKind;
 use crate::engine::SocketName;
 use crate::transport::identity::PublicKey;
-use crate::wire::introduction::{CandidateKind, Introduction, NatFacts};
+use crate::wire::introduction::{Candidate, CandidateKind, Introduction, NatFacts};
 use crate::wire::probe::{PADDED_PROBE, Probe, ProbeKey, ProbeKind};
 
 /// Silence before each probe to an address, and whether it is padded to full size. 0, 20, 60, 140, 300 ms, then the gap doubles: two
@@ -129,6 +129,7 @@ pub struct Punch {
     started: Instant,
     secret_ends: Instant,
     facts: NatFacts,
+    candidates: Vec<Candidate>,
     named: usize,
     targets: Vec<Target>,
     outstanding: VecDeque<Outstanding>,
@@ -155,6 +156,7 @@ impl Punch {
             started: now,
             secret_ends: now + Duration::from_millis(introduction.valid_ms.into()),
             facts: introduction.facts,
+            candidates: introduction.candidates.clone(),
             named: 0,
             targets: Vec::new(),
             outstanding: VecDeque::new(),
@@ -225,6 +227,11 @@ impl Punch {
     /// The other side.
     pub fn peer(&self) -> PublicKey {
         self.peer
+    }
+
+    /// The addresses that the introduction named.
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.candidates
     }
 
     /// What authenticates its probes.
