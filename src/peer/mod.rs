@@ -60,7 +60,7 @@ use attempts::Attempts;
 use connections::{Link, Peer, Stage};
 use dials::Dials;
 use mesh::{Mesh, MeshConfig, MeshOutput};
-use nat::Nat;
+use nat::{NAT_RESOLVE, Nat};
 use paths::{Owner, Path, Paths, kind_of};
 use rendezvous::Rendezvous;
 use report::Reports;
@@ -251,8 +251,9 @@ impl Node {
             Some(Pending::Server) => self.cancel_server(now, request),
             Some(Pending::OpenNat(peer)) => self.cancel_open_nat(now, request, peer),
             Some(Pending::Connect) => self.cancel_connect(now, request),
+            Some(Pending::DetectNat) => self.cancel_detect_nat(now, request),
             Some(Pending::Report) => self.cancel_report(now, request),
-            Some(Pending::DetectNat | Pending::MapPort) => {}
+            Some(Pending::MapPort) => {}
             None => {
                 self.mesh_changed().cancel(request);
             }
@@ -389,16 +390,21 @@ impl Node {
     pub fn side_effect_answer(&mut self, now: Instant, answer: SideEffectAnswer) {
         self.now = now;
         match answer {
+            SideEffectAnswer::Resolved { id, addresses } if id & NAT_RESOLVE != 0 => {
+                self.nat_name_resolved(now, id, addresses);
+            }
             SideEffectAnswer::Resolved { id, addresses } => self.name_resolved(now, id, addresses),
             SideEffectAnswer::LocalAddresses(addresses) => {
                 if self.local_addresses != addresses {
                     self.local_addresses = addresses;
+                    self.nat_interfaces_changed(now);
                     self.update_server();
                 }
             }
             SideEffectAnswer::SocketsOpened { id, sockets } => {
                 self.timers_changed = true;
                 self.pool.answered(id, sockets);
+                self.nat_sockets_opened(now, id);
             }
             SideEffectAnswer::Mapping(answer) => self.mapping_answer(now, answer),
         }
@@ -437,6 +443,7 @@ impl Node {
                 + own.probes
                 + own.unroutable
                 + self.attempts.dropped
+                + self.nat.dropped()
                 + transport.unknown_connection
                 + transport.malformed,
         })
@@ -616,6 +623,13 @@ impl Node {
         Some(route)
     }
 
+    /// A STUN datagram. Answers to questions of this node count; it is no server.
+    fn handle_stun(&mut self, now: Instant, datagram: &Datagram) {
+        if !self.nat_datagram(now, datagram) {
+            self.dropped.unknown += 1;
+        }
+    }
+
     /// What is known of the source of a packet that may begin a connection. A peer whose authenticated probes were heard from there is trusted:
     /// strangers' handshakes must not keep it out.
     fn origin_of(&self, route: SyntheticAddress, datagram: &Datagram) -> Origin {
@@ -630,6 +644,7 @@ impl Node {
         let own = [
             self.rendezvous.poll_timeout(),
             self.attempts.poll_timeout(now),
+            self.nat.poll_timeout(),
             self.connections_deadline(),
             self.paths.poll_timeout(),
             self.mesh.poll_timeout(),
@@ -658,8 +673,8 @@ impl Engine for Node {
                         .handle_datagram_from(now, route, origin, datagram.ecn, datagram.contents);
                 }
             }
-            // STUN answers only count for transactions of ours, and there are none: the server's Welcome tells what is needed.
-            Kind::Stun | Kind::OwnFrame(_) | Kind::Gate | Kind::GateRaw | Kind::Unknown => self.dropped.unknown += 1,
+            Kind::Stun => self.handle_stun(now, &datagram),
+            Kind::OwnFrame(_) | Kind::Gate | Kind::GateRaw | Kind::Unknown => self.dropped.unknown += 1,
         }
         self.settle(now);
     }
@@ -672,6 +687,7 @@ impl Engine for Node {
             self.timers_changed = true;
             self.rendezvous_timeout(now);
             self.attempts_timeout(now);
+            self.nat_timeout(now);
             self.connections_timeout(now);
             self.dropped_timeout(now);
             self.paths.sweep(now);
@@ -690,6 +706,16 @@ impl Engine for Node {
             return Some(Transmit {
                 socket: outgoing.socket,
                 destination: outgoing.address,
+                ecn: None,
+                size: buffer.len(),
+                segment_size: None,
+                time_to_live: None,
+            });
+        }
+        if let Some((socket, destination)) = self.nat.poll_request(buffer) {
+            return Some(Transmit {
+                socket,
+                destination,
                 ecn: None,
                 size: buffer.len(),
                 segment_size: None,
@@ -720,7 +746,7 @@ impl Engine for Node {
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
-        if self.transmit_wanted || !self.attempts.queue.is_empty() {
+        if self.transmit_wanted || !self.attempts.queue.is_empty() || self.nat.has_requests() {
             return Some(self.now);
         }
         if self.timers_changed {

@@ -23,6 +23,7 @@ use ring::hmac;
 use super::Node;
 use super::api::{Event, Reason, RequestId, SideEffect};
 use super::attempts::cancelled;
+use super::nat::NAT_RESOLVE;
 use super::paths::{Owner, Path, kind_of, may_send_to};
 use super::requests::Pending;
 use crate::codes::Code;
@@ -85,6 +86,12 @@ pub(super) struct Rendezvous {
     last_failure: Option<Reason>,
     pub key: Option<PublicKey>,
     pub observed: Option<SocketAddr>,
+    /// Where the server of the standing session is.
+    pub server_address: Option<SocketAddr>,
+    /// Further addresses at which it answers STUN.
+    pub stun: Vec<SocketAddr>,
+    /// All addresses of the server that was looked up last, of both IP versions, also when no session came of it.
+    pub known_addresses: Vec<SocketAddr>,
 }
 
 impl Rendezvous {
@@ -102,6 +109,9 @@ impl Rendezvous {
             last_failure: None,
             key: None,
             observed: None,
+            server_address: None,
+            stun: Vec::new(),
+            known_addresses: Vec::new(),
         }
     }
 
@@ -211,6 +221,7 @@ impl Node {
     /// The game's call.
     pub(super) fn disconnect_server(&mut self, now: Instant, request: RequestId) {
         self.leave_server(now, "the game disconnected from the server");
+        self.rendezvous.known_addresses.clear();
         self.raise(Event::ServerDisconnected { request });
     }
 
@@ -230,8 +241,10 @@ impl Node {
             self.raise_server_failed(request, cancelled());
         }
         let next_resolve = self.rendezvous.next_resolve;
+        let known_addresses = std::mem::take(&mut self.rendezvous.known_addresses);
         self.rendezvous = Rendezvous {
             next_resolve,
+            known_addresses,
             ..Rendezvous::new()
         };
         self.end_asks(now);
@@ -252,7 +265,7 @@ impl Node {
             return self.resolved(now, Ok(vec![ip]));
         }
         let (id, host) = (self.rendezvous.next_resolve, target.host.clone());
-        self.rendezvous.next_resolve = id.wrapping_add(1);
+        self.rendezvous.next_resolve = id.wrapping_add(1) & !NAT_RESOLVE;
         self.rendezvous.state = State::Resolving {
             id,
             deadline: now + RESOLVE_TIME,
@@ -283,6 +296,7 @@ impl Node {
             .filter(|address| may_send_to(*address) && if address.is_ipv4() { v4 } else { v6 })
             .take(MAX_ADDRESSES)
             .collect();
+        self.rendezvous.known_addresses = self.rendezvous.addresses.iter().copied().collect();
         self.rendezvous.last_failure = None;
         self.dial_next_address(now);
     }
@@ -433,7 +447,7 @@ impl Node {
 
     fn server_message(&mut self, now: Instant, message: FromServer) {
         match message {
-            FromServer::Welcome { observed, .. } => self.welcomed(observed),
+            FromServer::Welcome { observed, stun, .. } => self.welcomed(now, observed, stun),
             // Nothing counts before the server has accepted this node.
             _ if !self.server_is_up() => {}
             FromServer::Introduction(introduction) => self.introduced(now, introduction),
@@ -457,10 +471,13 @@ impl Node {
         }
     }
 
-    fn welcomed(&mut self, observed: SocketAddr) {
+    fn welcomed(&mut self, now: Instant, observed: SocketAddr, stun: Vec<SocketAddr>) {
         let State::Greeting { link, .. } = self.rendezvous.state else {
             return;
         };
+        let path = self.server_links.get(&link).and_then(|route| self.paths.best(*route));
+        self.rendezvous.server_address = path.map(|path| path.address);
+        self.rendezvous.stun = stun;
         self.timers_changed = true;
         self.view_changed = true;
         let rendezvous = &mut self.rendezvous;
@@ -478,6 +495,7 @@ impl Node {
         if reconnected && let Some(key) = self.rendezvous.key {
             self.raise(Event::ServerReconnected { key, observed });
         }
+        self.nat_session_up(now, observed);
     }
 
     /// The session's link closed.
@@ -498,6 +516,7 @@ impl Node {
             return self.server_attempt_failed(now, reason);
         }
         self.rendezvous.observed = None;
+        self.rendezvous.server_address = None;
         if reason.code == Code::Replaced {
             self.rendezvous.state = State::Idle;
             self.leave_server(now, "replaced");

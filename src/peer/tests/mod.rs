@@ -2,6 +2,7 @@
 
 mod connections;
 mod hostile;
+mod nat;
 mod paths;
 mod punch;
 mod random;
