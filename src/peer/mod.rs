@@ -9,7 +9,7 @@
 //! | `dials`, `connections` | wishes to connect; links to players: greeting, limits, ends |
 //! | `requests` | exactly one terminal event for each request |
 //! | [`nat`] | what this node sits behind |
-//! | `port_mapping` | ports that routers forward |
+//! | [`port_mapping`] | ports that routers forward |
 //! | `sockets` | the pool of further sockets |
 //! | [`report`] | all of it in one report |
 //! | [`mesh`] | the session |
@@ -28,7 +28,7 @@ mod attempts;
 mod connections;
 mod dials;
 mod paths;
-mod port_mapping;
+pub mod port_mapping;
 mod punch;
 mod rendezvous;
 mod sockets;
@@ -62,6 +62,7 @@ use dials::Dials;
 use mesh::{Mesh, MeshConfig, MeshOutput};
 use nat::{NAT_RESOLVE, Nat};
 use paths::{Owner, Path, Paths, kind_of};
+use port_mapping::PortMapping;
 use rendezvous::Rendezvous;
 use report::Reports;
 use requests::{Pending, Requests};
@@ -117,6 +118,7 @@ pub struct Node {
     requests: Requests,
     reports: Reports,
     nat: Nat,
+    mapping: PortMapping,
     pool: SocketPool,
 
     server_links: BTreeMap<LinkId, SyntheticAddress>,
@@ -197,6 +199,7 @@ impl Node {
             requests: Requests::default(),
             reports: Reports::default(),
             nat: Nat::default(),
+            mapping: PortMapping::new(derive(&config.seed, b"mapping")),
             pool: SocketPool::new(config.max_sockets),
             server_links: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -253,7 +256,7 @@ impl Node {
             Some(Pending::Connect) => self.cancel_connect(now, request),
             Some(Pending::DetectNat) => self.cancel_detect_nat(now, request),
             Some(Pending::Report) => self.cancel_report(now, request),
-            Some(Pending::MapPort) => {}
+            Some(Pending::MapPort) => self.cancel_map_port(request),
             None => {
                 self.mesh_changed().cancel(request);
             }
@@ -279,6 +282,7 @@ impl Node {
             self.transport.close(now, link, info);
         }
         self.leave_server(now, "the player left");
+        self.end_mapping();
         self.settle(now);
     }
 
@@ -399,6 +403,7 @@ impl Node {
                     self.local_addresses = addresses;
                     self.nat_interfaces_changed(now);
                     self.update_server();
+                    self.mapping_moved(now);
                 }
             }
             SideEffectAnswer::SocketsOpened { id, sockets } => {
@@ -648,6 +653,7 @@ impl Node {
             self.connections_deadline(),
             self.paths.poll_timeout(),
             self.mesh.poll_timeout(),
+            self.mapping.poll_timeout(),
             self.dropped_due,
         ];
         own.into_iter().flatten().min()
@@ -691,6 +697,7 @@ impl Engine for Node {
             self.connections_timeout(now);
             self.dropped_timeout(now);
             self.paths.sweep(now);
+            self.mapping_timeout(now);
             if self.mesh.poll_timeout().is_some_and(|at| at <= now) {
                 self.mesh_changed().handle_timeout(now);
             }

@@ -403,6 +403,12 @@ impl Node {
                 address,
             });
         }
+        // Behind a second router nobody reaches the first one's address.
+        let reachable = self.nat.report.mappings.iter().filter(|port| !port.double_nat);
+        candidates.extend(reachable.map(|port| Candidate {
+            kind: CandidateKind::Mapped,
+            address: port.external,
+        }));
         for (socket, bound) in &self.sockets {
             if !matches!(socket, SocketName::Udp4 | SocketName::Udp6) {
                 continue;
@@ -496,6 +502,7 @@ impl Node {
             self.raise(Event::ServerReconnected { key, observed });
         }
         self.nat_session_up(now, observed);
+        self.mapping_observed(self.now, reconnected);
     }
 
     /// The session's link closed.

@@ -13,6 +13,7 @@ use super::events::EventWriter;
 use super::interfaces;
 use super::node::Node;
 use super::outbox::Lanes;
+use super::port_mapping::PortMapper;
 use super::record::EventRecord;
 use super::runtime;
 use super::signals::{NodeIo, NodeSocket};
@@ -91,6 +92,8 @@ pub struct Driver {
     close_sends: u32,
     /// Messages sent in a row, and in the row before.
     rows: [usize; 2],
+    /// There from the first order on.
+    port_mapper: Option<PortMapper>,
 }
 
 impl Driver {
@@ -123,6 +126,7 @@ impl Driver {
             last_sent: None,
             close_sends: 0,
             rows: [0; 2],
+            port_mapper: None,
         }
     }
 
@@ -277,7 +281,18 @@ impl Driver {
                     self.engine
                         .side_effect_answer(now, SideEffectAnswer::SocketsOpened { id, sockets });
                 }
-                SideEffect::CloseSockets(_) | SideEffect::MapPort(_) => {}
+                SideEffect::CloseSockets(_) => {}
+                SideEffect::MapPort(order) => {
+                    let mapper = self.port_mapper.get_or_insert_with(|| {
+                        let node = node.weak();
+                        PortMapper::new(Arc::new(move |answer| {
+                            if let Some(node) = node.upgrade() {
+                                node.answer(SideEffectAnswer::Mapping(answer));
+                            }
+                        }))
+                    });
+                    mapper.order(order);
+                }
             }
         }
     }
@@ -363,9 +378,10 @@ impl Driver {
         self.events.hand_over(time_us);
     }
 
-    /// Nothing waits for room in a socket, and everybody who was left has been told.
+    /// Nothing waits for room in a socket, everybody who was left has been told, and routers have taken back what they gave.
     pub fn is_flushed(&self) -> bool {
-        self.blocked.is_none() && !self.engine.is_leaving()
+        let taken_back = self.port_mapper.as_ref().is_none_or(PortMapper::is_idle);
+        taken_back && self.blocked.is_none() && !self.engine.is_leaving()
     }
 
     /// Tells whoever has not been told yet, without waiting for anything any more.

@@ -28,6 +28,7 @@ pub mod node;
 pub mod options;
 pub mod outbox;
 pub mod owned;
+pub mod port_mapping;
 pub mod record;
 pub mod runtime;
 #[cfg(feature = "program")]

@@ -17,6 +17,10 @@ use crate::peer::api::SideEffectAnswer;
 /// Names that may be resolved at the same time in the process; more wait their turn. Each takes a thread while it runs.
 const MAX_RESOLVING: usize = 4;
 
+/// Tasks with a thread of their own that may run at the same time in the process, besides those that resolve names; more wait their turn. And one
+/// thread for what they ask of the system meanwhile.
+const MAX_THREADS: usize = 2;
+
 /// Addresses of a name that are of use.
 const MAX_RESOLVED: usize = 16;
 
@@ -25,6 +29,7 @@ struct Background {
     /// The process that has the thread: threads do not survive a fork.
     process: u32,
     resolving: Semaphore,
+    threads: Semaphore,
 }
 
 static BACKGROUND: OnceCell<Background> = OnceCell::new();
@@ -52,7 +57,7 @@ fn start() -> std::io::Result<Background> {
     thread::Builder::new().name("lanline".into()).spawn(move || {
         let runtime = Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(MAX_RESOLVING)
+            .max_blocking_threads(MAX_RESOLVING + MAX_THREADS + 1)
             .build();
         match runtime {
             Ok(runtime) => {
@@ -69,6 +74,7 @@ fn start() -> std::io::Result<Background> {
         handle,
         process: std::process::id(),
         resolving: Semaphore::new(MAX_RESOLVING),
+        threads: Semaphore::new(MAX_THREADS),
     })
 }
 
@@ -107,6 +113,22 @@ async fn drive(node: Arc<Node>) {
         Err(error) => node.fail(&format!("sockets could not be watched: {error}")),
     }
     node.background_ended();
+}
+
+/// Runs a task in the background; with `own_thread`, where it may compute for a while without holding up any node. False: there is no
+/// background (the process was forked).
+pub fn spawn(own_thread: bool, task: impl Future<Output = ()> + Send + 'static) -> bool {
+    let Ok(background) = background() else { return false };
+    if !own_thread {
+        background.handle.spawn(task);
+        return true;
+    }
+    background.handle.spawn(async move {
+        let _permit = background.threads.acquire().await;
+        // Its sockets and timers are the background thread's; a panic in it ends there.
+        let _ = tokio::task::spawn_blocking(move || background.handle.block_on(task)).await;
+    });
+    true
 }
 
 /// Resolves a name; the answer finds its way to the engine if the node still lives then.

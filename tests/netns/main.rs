@@ -5,6 +5,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod mapping;
 mod network;
 mod players;
 mod routers;

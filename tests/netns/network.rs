@@ -4,6 +4,7 @@
 //! addresses look public, because that is what the tested code must see; no packet leaves the namespaces.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -83,6 +84,16 @@ impl Network {
 
     pub fn server_address(&self) -> &'static str {
         SERVER_ADDRESS
+    }
+
+    /// The router of those hosts.
+    pub fn router_namespace(&self, label: &str) -> String {
+        self.name(&format!("{label}-router"))
+    }
+
+    /// The address of the n-th that was connected to the public side, from 1.
+    pub fn public_address(&self, number: u32) -> IpAddr {
+        public_address(number).parse().expect("an address")
     }
 
     /// Hosts behind a router of their own (`Open`: each with a public address). Gives their namespaces.
@@ -169,7 +180,7 @@ impl Network {
 
     fn connect_to_internet(&mut self, namespace: &str) {
         self.next_public += 1;
-        let address = format!("45.60.1.{}/16", self.next_public);
+        let address = format!("{}/16", public_address(self.next_public));
         let switch = self.name("internet");
         self.plug(namespace, "wan", &switch, "switch");
         run(&["ip", "-n", namespace, "address", "add", &address, "dev", "wan"]);
@@ -248,20 +259,35 @@ fn rules(namespace: &str, router: Router, inside: &str) {
             }}
         }}\n"
     );
-    let mut nft = Command::new("ip")
-        .args(["netns", "exec", namespace, "nft", "-f", "-"])
+    run_in(namespace, &["nft", "-f", "-"], &script);
+}
+
+fn public_address(number: u32) -> String {
+    format!("45.60.1.{number}")
+}
+
+/// Runs a command in a namespace with that input, and gives its output.
+pub fn run_in(namespace: &str, command: &[&str], input: &str) -> String {
+    let mut child = Command::new("ip")
+        .args(["netns", "exec", namespace])
+        .args(command)
         .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
-        .expect("nft can be started");
-    nft.stdin
+        .expect("ip can be started");
+    child
+        .stdin
         .take()
         .expect("stdin is piped")
-        .write_all(script.as_bytes())
-        .expect("nft reads its rules");
+        .write_all(input.as_bytes())
+        .expect("the command reads its input");
+    let output = child.wait_with_output().expect("the command ends");
     assert!(
-        nft.wait().expect("nft ends").success(),
-        "nft refused the rules of {namespace}:\n{script}"
+        output.status.success(),
+        "`{}` failed in {namespace} with the input\n{input}",
+        command.join(" ")
     );
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 fn run(command: &[&str]) {

@@ -42,8 +42,10 @@ pub struct NatReport {
     pub udp_blocked: Option<bool>,
     /// Round trip to the server.
     pub round_trip: Option<Duration>,
-    /// Ports that routers forward.
+    /// Ports that routers forward: at most one of each IP version, IPv4 first.
     pub mappings: Vec<MappedPort>,
+    /// The port that was forwarded by hand lets strangers in; `None`: there is none, or it could not be found out.
+    pub manual_open: Option<bool>,
 }
 
 /// A port that a router forwards to the node.
@@ -64,7 +66,8 @@ pub type MappingId = u32;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MappingOrder {
     /// Find a router that speaks this protocol and have it forward `external` (or another port) to `internal`. Answered with
-    /// [`MappingAnswer::Granted`] or [`MappingAnswer::Failed`] within `timeout`.
+    /// [`MappingAnswer::Granted`] or [`MappingAnswer::Failed`] within `timeout`. An order for a protocol and IP version that an older one was
+    /// for renews, moves or makes anew what that gave, and takes its place; an older one that is not answered yet is not answered any more.
     Map {
         /// Echoed in the answers.
         id: MappingId,
@@ -79,7 +82,8 @@ pub enum MappingOrder {
         /// When to give up.
         timeout: Duration,
     },
-    /// Take back what [`MappingOrder::Map`] with that id gave. Not answered.
+    /// Take back what [`MappingOrder::Map`] with that id gave, or is about to give, and what older orders for the same protocol and IP
+    /// version left. Not answered.
     Unmap {
         /// Which.
         id: MappingId,

@@ -1,0 +1,117 @@
+//! What players are told about ports at routers.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::codes::MappingProtocol;
+use crate::peer::api::nat::MappedPort;
+
+/// What a player has to set at the router to forward a port by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManualPort {
+    /// The UDP port, inside and outside.
+    pub port: u16,
+    /// Where the router shall send what arrives there. `None`: the machine has no address that a router could send to.
+    pub internal: Option<SocketAddr>,
+    /// In words.
+    pub text: String,
+}
+
+/// What to tell a player who forwards the node's port by hand. `bound`: the node's socket; `interfaces`: the machine's addresses, the
+/// preferred one first; `mappings`: ports that routers forward already.
+pub fn manual_instructions(bound: SocketAddr, interfaces: &[IpAddr], mappings: &[MappedPort]) -> ManualPort {
+    let port = bound.port();
+    let is_bound = !bound.ip().is_unspecified();
+    // A port is forwarded to a private address; one that is public needs none. The order of the interfaces is the system's.
+    let of_family = interfaces.iter().filter(|ip| ip.is_ipv4() == bound.is_ipv4());
+    let private = of_family.clone().find(|ip| !is_public(**ip));
+    let internal = if is_bound {
+        Some(bound.ip())
+    } else {
+        private.or(of_family.clone().next()).copied()
+    };
+    let internal = internal
+        .filter(|ip| !ip.is_loopback())
+        .map(|ip| SocketAddr::new(ip, port));
+    let text = match (mappings.iter().find(|port| !port.double_nat), internal) {
+        (Some(mapped), _) => format!(
+            "Nothing needs to be done: the router forwards UDP port {} to this machine ({}).",
+            mapped.external.port(),
+            protocol_name(mapped.protocol)
+        ),
+        (None, None) => "This machine has no address that a router could forward a port to.".to_owned(),
+        (None, Some(internal)) if is_public(internal.ip()) => format!(
+            "This machine has the public address {}: nothing is to be forwarded. Let UDP port {port} through its firewall.",
+            internal.ip()
+        ),
+        (None, Some(internal)) => {
+            let second = if mappings.is_empty() {
+                String::new()
+            } else {
+                " That router stands behind another one: forward the same port there as well, to the first router."
+                    .to_owned()
+            };
+            format!(
+                "Forward UDP port {port} to {} port {port} in the settings of the router (often called port forwarding or \
+                 virtual server).{second} Give this machine that address permanently, and the game that port, so that \
+                 the setting stays right.",
+                internal.ip()
+            )
+        }
+    };
+    ManualPort { port, internal, text }
+}
+
+/// What a mapped port means, for the player.
+pub fn mapped_text(port: &MappedPort, observed: Option<IpAddr>) -> String {
+    let (external, protocol) = (port.external, protocol_name(port.protocol));
+    if external.is_ipv6() {
+        return format!("the router's firewall lets UDP through to {external} ({protocol})");
+    }
+    let forwarded = format!("the router forwards UDP {external} to this node ({protocol})");
+    if !port.double_nat {
+        return forwarded;
+    }
+    let why = match observed.filter(|observed| is_public(*observed)) {
+        Some(observed) => format!("others see {observed}, and not {}", external.ip()),
+        None => format!("{} is no public address", external.ip()),
+    };
+    format!(
+        "{forwarded}, but another router stands before it: {why}. Set the first router to bridge mode, or forward port {} in \
+         the outer one to {}; if the outer one is the provider's, ask for a public address or use IPv6",
+        external.port(),
+        external.ip()
+    )
+}
+
+/// As players find it in the settings of their router.
+pub fn protocol_name(protocol: MappingProtocol) -> &'static str {
+    match protocol {
+        MappingProtocol::Upnp => "UPnP",
+        MappingProtocol::Pcp => "PCP",
+        MappingProtocol::NatPmp => "NAT-PMP",
+    }
+}
+
+/// Another router stands before the one with that address: it is no public one, or not what the server sees.
+pub fn is_double_nat(external: IpAddr, observed: Option<IpAddr>) -> bool {
+    // A server inside the home, or of the other IP version, sees nothing of it.
+    let seen = observed.filter(|seen| seen.is_ipv4() && is_public(*seen));
+    external.is_ipv4() && (!is_public(external) || seen.is_some_and(|seen| seen != external))
+}
+
+/// An address that is reached from everywhere (as far as an address can tell).
+pub fn is_public(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let no = ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || is_carrier(ip);
+            !no && ip.octets()[0] < 224
+        }
+        // 2000::/3 is all that is given out (RFC 4291, and IANA's table).
+        IpAddr::V6(ip) => ip.octets()[0] & 0xe0 == 0x20,
+    }
+}
+
+/// 100.64.0.0/10: inside a carrier's network (RFC 6598).
+fn is_carrier(ip: Ipv4Addr) -> bool {
+    ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64
+}
