@@ -10,7 +10,7 @@
 //! | [`signals`] | what wakes whom: readiness, wake-ups, timers |
 //! | [`table`] | ids of nodes: look-up without a lock, destroy in the middle of anything |
 //! | [`identity_file`] | who a node is, kept and locked |
-//! | [`interfaces`], [`manual_port`] | addresses of the machine, for LAN candidates and for whoever sets up a router |
+//! | [`interfaces`] | addresses of the machine |
 //! | [`udp`] | sockets: batches in, segments out |
 //!
 //! Whoever holds a node's driver may run its turn: normally the background task, but also a game's thread inside
@@ -23,7 +23,6 @@ pub mod events;
 pub mod failure;
 pub mod identity_file;
 pub mod interfaces;
-pub mod manual_port;
 pub mod node;
 pub mod options;
 pub mod outbox;
