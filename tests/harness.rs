@@ -562,7 +562,7 @@ fn the_verbs_about_nats_answer_as_they_should() {
     let event = harness.expect("the end", |line| line["event"] == "PORT_MAPPING_FAILED");
     assert_eq!(
         (&event["request"], &event["name"]),
-        (&request, &"NO_MAPPING".into()),
+        (&request, &"UNSUPPORTED".into()),
         "{event}"
     );
     let request = harness.command(b"report map=0")["request"].clone();
