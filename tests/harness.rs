@@ -162,7 +162,7 @@ fn bad_commands_are_answered_and_the_harness_goes_on() {
         (b"cancel request=4000000000", "NOT_FOUND", ""),
         (b"wait event=NOTHING_OF_THE_KIND", "INVALID_ARGUMENT", "event"),
         (b"wait event=MESSAGE timeout_ms=1", "TIMEOUT", "MESSAGE"),
-        (b"detect_nat", "UNSUPPORTED", "detect_nat"),
+        (b"graph", "UNSUPPORTED", "graph"),
         (b"room_list url=http://127.0.0.1/x game=1", "UNSUPPORTED", "room_list"),
     ];
     for (line, name, text) in cases {
@@ -486,4 +486,92 @@ fn figures_of_all_players_are_sums() {
         "{stats}"
     );
     assert!(a.ends_well() && b.ends_well());
+}
+
+#[test]
+fn the_verbs_about_nats_answer_as_they_should() {
+    // Bound to loopback: no router is asked for anything.
+    let Some(mut harness) = Harness::start(&["public=203.0.113.5:7000"]) else {
+        return;
+    };
+    harness.ready();
+    for (a, b, lanline, raknet) in [
+        ("NONE", "SYMMETRIC", "YES", 1),
+        ("ADDRESS_RESTRICTED", "SYMMETRIC", "YES", 1),
+        ("PORT_RESTRICTED", "SYMMETRIC", "MAYBE", 0),
+        ("SYMMETRIC", "SYMMETRIC", "MAYBE", 0),
+        ("UNKNOWN", "NONE", "MAYBE", 0),
+    ] {
+        let answer = harness.command(format!("can_connect a={a} b={b}").as_bytes());
+        assert_eq!(
+            (&answer["lanline"], &answer["raknet"]),
+            (&lanline.into(), &raknet.into()),
+            "{answer}"
+        );
+    }
+    for wrong in [
+        "can_connect a=NONE",
+        "can_connect a=none b=NONE",
+        "detect_nat stun=host:0",
+        "detect_nat stun=host:x",
+        "detect_nat stun=",
+        "detect_nat lifetime_ms=600001",
+        "open_upnp timeout_ms=60001",
+        "report map=2",
+        "manual_port port=1",
+    ] {
+        // An empty server is none: the node's own is asked.
+        let expected = if wrong == "detect_nat stun=" {
+            "OK"
+        } else {
+            "INVALID_ARGUMENT"
+        };
+        assert_eq!(harness.command(wrong.as_bytes())["name"], expected, "{wrong}");
+    }
+    let port = harness.command(b"manual_port");
+    assert_eq!(
+        (&port["protocol"], &port["lasting"]),
+        (&"UDP".into(), &0.into()),
+        "{port}"
+    );
+    let number = port["port"].as_u64().expect("a number");
+    assert_eq!(port["internal"], format!("127.0.0.1:{number}"), "{port}");
+    assert!(!port["text"].as_str().expect("a text").is_empty());
+    for stun in ["", " stun=127.0.0.1:9", " stun=[::1]:9", " lifetime_ms=1000"] {
+        let request = harness.command(format!("detect_nat{stun}").as_bytes())["request"].clone();
+        let event = harness.expect("NAT_TYPE", |line| {
+            line["event"] == "NAT_TYPE" && line["request"] == request
+        });
+        let facts = (&event["type"], &event["certain"], &event["friendly"], &event["public"]);
+        assert_eq!(
+            facts,
+            (&"UNKNOWN".into(), &0.into(), &0.into(), &Value::Null),
+            "{event}"
+        );
+        assert_eq!(
+            [&event["mapping"], &event["filtering"], &event["ports"]],
+            ["unknown"; 3],
+            "{event}"
+        );
+        assert!(
+            event["code"].as_i64() < Some(0) && event["text"].as_str() > Some(""),
+            "{event}"
+        );
+    }
+    let request = harness.command(b"open_upnp timeout_ms=100")["request"].clone();
+    let event = harness.expect("the end", |line| line["event"] == "PORT_MAPPING_FAILED");
+    assert_eq!(
+        (&event["request"], &event["name"]),
+        (&request, &"UNSUPPORTED".into()),
+        "{event}"
+    );
+    let request = harness.command(b"report map=0")["request"].clone();
+    let event = harness.expect("REPORT", |line| line["event"] == "REPORT");
+    assert_eq!(
+        (&event["request"], &event["report"]["format"]),
+        (&request, &1.into()),
+        "{event}"
+    );
+    assert_eq!(event["report"]["addresses"]["manual"], "203.0.113.5:7000");
+    assert!(harness.ends_well());
 }

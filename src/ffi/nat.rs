@@ -2,7 +2,6 @@
 
 use std::ffi::c_char;
 use std::mem::{offset_of, size_of};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::node::struct_size;
@@ -10,13 +9,14 @@ use super::panic::guard;
 use super::peers::ask;
 use super::{NodeId, RequestId, check};
 use crate::codes::NatType;
+use crate::peer::api::Command;
 use crate::peer::api::nat::{DetectOptions, NatReport};
-use crate::peer::api::{Command, View};
 use crate::peer::nat::{can_connect, is_friendly, name};
+use crate::peer::port_mapping::manual_instructions;
 use crate::peer::report::words;
 use crate::shell;
 use crate::shell::failure::Failure;
-use crate::shell::manual_port::ManualPort;
+use crate::shell::interfaces;
 use crate::shell::options::{self, DEFAULT_STUN_PORT, LONGEST_NAME};
 use crate::shell::record::AddressRecord;
 
@@ -415,44 +415,24 @@ pub unsafe extern "C" fn lanline_port_manual(
         // SAFETY: the caller vouches for the pointer.
         let size = *unsafe { check::input(out.cast::<u32>(), "out") }?;
         let size = struct_size(size, &[size_of::<ManualPortRecord>()], "out")?;
-        let (found, view) = shell::with_node(node, |node| Ok((node.manual_port(), node.view())))?;
-        let text = manual_text(&found, &view);
+        let (bound, lasting, view) = shell::with_node(node, |node| {
+            Ok((node.local_address(), node.port_is_chosen(), node.view()))
+        })?;
+        let found = manual_instructions(bound, &interfaces::addresses(&[bound]), &view.nat.mappings);
         // SAFETY: the caller vouches for buffer and capacity.
-        let needed = unsafe { check::write_text(text.as_bytes(), buffer, capacity) }?;
+        let needed = unsafe { check::write_text(found.text.as_bytes(), buffer, capacity) }?;
+        let named = Some(bound).filter(|bound| !bound.ip().is_unspecified());
         let record = ManualPortRecord {
             struct_size: size as u32,
             port: found.port,
             protocol: PROTOCOL_UDP,
-            lasting: found.lasting.into(),
-            internal: found.internal.into(),
+            lasting: lasting.into(),
+            internal: found.internal.or(named).into(),
         };
         // SAFETY: as above; the size was checked.
         *unsafe { check::output(out, "out") }? = record;
         Ok(needed)
     })
-}
-
-fn manual_text(found: &ManualPort, view: &View) -> String {
-    let port = found.port;
-    let to = match found.internal {
-        Some(internal) => format!("to {} port {port}", internal.ip()),
-        None => "to this computer".to_owned(),
-    };
-    let outside = view
-        .nat
-        .public_v4
-        .map(|address| address.ip())
-        .or(view.observed.map(|address| address.ip()));
-    let outside = match outside {
-        Some(ip) => format!(" Others then reach this computer at {}.", SocketAddr::new(ip, port)),
-        None => String::new(),
-    };
-    let lasting = if found.lasting {
-        ""
-    } else {
-        " The system chose this port: let the game use a fixed one before you set it, or it is another the next time."
-    };
-    format!("In the router's settings for port forwarding, forward UDP port {port} {to}.{outside}{lasting}")
 }
 
 /// Finds out everything about the way to others, for a player's support: a full detection, and if wanted what the routers say about a port

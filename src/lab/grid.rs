@@ -7,12 +7,14 @@
 //! server that has one address, and have found out in the background what they sit behind; nothing else helps them.
 
 use std::fmt::{self, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::figures::WARM_AFTER;
 use super::probes::{AttemptProbes, HostProbes};
 use super::scenario::{RouterKind, Scenario};
-use super::{Allocation, OwnedEvent, RouterConfig};
+use super::{Allocation, Dependence, Link, OwnedEvent, RouterConfig};
+use crate::engine::SocketName;
 use crate::peer::api::{Command, NatOutcome};
 
 /// What a player sits behind.
@@ -24,7 +26,8 @@ pub enum Class {
     A,
     /// Endpoint-independent mapping, address- and port-dependent filtering.
     P,
-    /// Address- and port-dependent mapping and filtering (symmetric); ports are preserved.
+    /// Address- and port-dependent mapping and filtering (symmetric); ports are preserved. With odd seeds somebody else behind the same
+    /// router has the player's port towards the server already, so that the server sees another one.
     Sp,
     /// Symmetric; ports in sequence, steps of 1 (even seeds) or 2, and [`FOREIGN_PER_SECOND`] mappings of others.
     Ss,
@@ -52,7 +55,7 @@ pub const ATTEMPT_LIMIT: Duration = Duration::from_secs(12);
 const OTHER_SIDE: Duration = Duration::from_secs(3);
 
 /// Most packets to one address that does not answer.
-const PACKETS_TO_AN_ADDRESS: u32 = 10;
+const PACKETS_TO_AN_ADDRESS: usize = 10;
 /// Most addresses of a target that are named or learned.
 const PLAIN_ADDRESSES: usize = 32;
 /// Most addresses of a target that are predicted.
@@ -64,7 +67,7 @@ const BIRTHDAY_RATE: usize = 250;
 /// Most sockets of a birthday opener.
 const BIRTHDAY_SOCKETS: usize = 256;
 /// Most packets from each of them.
-const PACKETS_OF_A_SOCKET: u32 = 3;
+const PACKETS_OF_A_SOCKET: usize = 3;
 /// Most requests of a node in a second.
 const NODE_RATE: usize = 500;
 
@@ -254,11 +257,13 @@ pub struct Cell {
     together: Together,
     /// Further sockets that each system allows, if not as many as usual.
     sockets: Option<u16>,
+    /// Symmetric routers map by address alone; the server has two addresses, or it could not be told.
+    by_address: bool,
 }
 
 /// All cells: first every pair of classes, then what else stands in the way.
 pub fn cells() -> Vec<Cell> {
-    use Class::{A, O, P, Sb, Sp, Sr};
+    use Class::{A, O, P, Sb, Sp, Sr, Ss};
     let mut cells = Vec::new();
     for (index, one) in Class::ALL.into_iter().enumerate() {
         cells.extend(Class::ALL[index..].iter().map(|other| Cell::of(one, *other)));
@@ -274,6 +279,13 @@ pub fn cells() -> Vec<Cell> {
             bound,
             sockets,
             ..Cell::of(one, Sr)
+        });
+    }
+    for (one, other) in [(A, Sr), (P, Ss), (P, Sb), (P, Sr)] {
+        let by_address = true;
+        cells.push(Cell {
+            by_address,
+            ..Cell::of(one, other)
         });
     }
     for other in [O, A, P, Sp] {
@@ -320,6 +332,7 @@ impl Cell {
             around: [Around::Nothing; 2],
             together: Together::No,
             sockets: None,
+            by_address: false,
         }
     }
 
@@ -330,11 +343,22 @@ impl Cell {
 
     fn scenario(&self, seed: u64, loss: f64) -> Scenario {
         let mut builder = Scenario::builder(seed).round_trips(ROUND_TRIP, ROUND_TRIP).loss(loss);
+        if self.by_address {
+            builder = builder.server_addresses(2);
+        }
         if let Some(sockets) = self.sockets {
             builder = builder.max_sockets(sockets);
         }
         for (index, (class, around)) in self.classes.into_iter().zip(self.around).enumerate() {
-            let kind = class.kind(seed);
+            let kind = match class.kind(seed) {
+                RouterKind::Custom(config) if self.by_address && class.is_symmetric() => {
+                    RouterKind::Custom(RouterConfig {
+                        mapping: Dependence::Address,
+                        ..config
+                    })
+                }
+                kind => kind,
+            };
             builder = match (self.together, around) {
                 (Together::Lan, _) if index == 1 => builder.node_behind_router_of(0),
                 (Together::Carrier, _) if index == 1 => builder.node_behind_carrier_of(kind, 0),
@@ -351,6 +375,11 @@ impl Cell {
         }
         let mut scenario = builder.build();
         scenario.lab.count_probes();
+        for player in 0..2 {
+            if self.classes[player] == Class::Sp && seed % 2 == 1 {
+                take_port(&mut scenario, player);
+            }
+        }
         scenario
     }
 
@@ -435,37 +464,34 @@ impl Cell {
         (named < symmetric).then(|| format!("the failure does not name both behaviours: {text}"))
     }
 
+    /// The budgets; without a permit the pool's sockets have none of their own.
     fn over_budget(&self, host: &HostProbes) -> Option<String> {
-        let birthday = self.technique.is_birthday();
-        let (ports, sockets) = if birthday {
-            (BIRTHDAY_PORTS, BIRTHDAY_SOCKETS)
-        } else {
-            (0, 0)
-        };
         let mut limits = vec![("requests of a node in a second", host.busiest_second(), NODE_RATE)];
+        let permitted = self.technique.is_birthday();
+        let addresses = PLAIN_ADDRESSES + PREDICTED_ADDRESSES;
         for attempt in host.attempts() {
-            let addresses = PLAIN_ADDRESSES + PREDICTED_ADDRESSES;
+            limits.push((
+                "packets to an address",
+                attempt.most_to_an_address(!permitted) as usize,
+                PACKETS_TO_AN_ADDRESS,
+            ));
+            if !permitted {
+                limits.push(("addresses", attempt.addresses(true), addresses));
+                continue;
+            }
+            let sockets = self.sockets.map_or(BIRTHDAY_SOCKETS, usize::from);
             limits.extend([
-                ("addresses", attempt.addresses(), addresses + ports),
+                ("addresses", attempt.addresses(false), addresses + BIRTHDAY_PORTS),
                 (
                     "new addresses in a second",
                     attempt.busiest_second_of_new_addresses(),
-                    addresses + if birthday { BIRTHDAY_RATE } else { 0 },
+                    addresses + BIRTHDAY_RATE,
                 ),
-                (
-                    "packets to an address",
-                    attempt.most_to_an_address() as usize,
-                    PACKETS_TO_AN_ADDRESS as usize,
-                ),
-                (
-                    "sockets",
-                    attempt.pool_sockets(),
-                    self.sockets.map_or(sockets, usize::from).min(sockets),
-                ),
+                ("sockets", attempt.pool_sockets(), sockets),
                 (
                     "packets from a socket",
                     attempt.most_from_a_pool_socket() as usize,
-                    PACKETS_OF_A_SOCKET as usize,
+                    PACKETS_OF_A_SOCKET,
                 ),
             ]);
         }
@@ -491,11 +517,30 @@ impl fmt::Display for Cell {
             Together::Lan => formatter.write_str(", one LAN")?,
             Together::Carrier => formatter.write_str(", homes of one carrier")?,
         }
+        if self.by_address {
+            formatter.write_str(", mapping by address")?;
+        }
         match self.sockets {
             Some(sockets) => write!(formatter, ", {sockets} sockets"),
             None => Ok(()),
         }
     }
+}
+
+/// Somebody else in a player's LAN talks to the server, from the same port.
+fn take_port(scenario: &mut Scenario, player: usize) {
+    let Some(router) = scenario.routers[player] else {
+        return;
+    };
+    let (lan, name) = (scenario.lab.lan(router), SocketName::Udp4);
+    let port = scenario.lab.socket_address(scenario.nodes[player], name).port();
+    let neighbour = scenario.lab.add_host("neighbour", lan, Link::default());
+    let bound = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+    scenario.lab.open_socket(neighbour, name, bound);
+    scenario.lab.start_raw(neighbour);
+    let server = scenario.server_address;
+    scenario.lab.send_raw(neighbour, name, server, b"somebody else");
+    scenario.lab.run_for(ROUND_TRIP);
 }
 
 /// What an attempt came to.

@@ -36,10 +36,20 @@ pub struct AttemptProbes {
 }
 
 impl AttemptProbes {
-    /// Of those from the pool's sockets, or (false) of those from the node's own.
-    fn from_pool(&self, pool: bool) -> impl Iterator<Item = (&(SocketName, SocketAddr), &u32)> {
+    fn of_pool(&self) -> impl Iterator<Item = (&(SocketName, SocketAddr), &u32)> {
         let is_pool = |name| matches!(name, SocketName::Birthday(_));
-        self.sent.iter().filter(move |((name, _), _)| is_pool(*name) == pool)
+        self.sent.iter().filter(move |((name, _), _)| is_pool(*name))
+    }
+
+    /// Requests to each address (IP and port), from the node's own sockets alone or from all.
+    fn by_address(&self, pool_too: bool) -> BTreeMap<SocketAddr, u32> {
+        let mut by_address = BTreeMap::new();
+        for ((name, address), count) in &self.sent {
+            if pool_too || !matches!(name, SocketName::Birthday(_)) {
+                *by_address.entry(*address).or_default() += count;
+            }
+        }
+        by_address
     }
 
     /// Requests in all.
@@ -47,14 +57,14 @@ impl AttemptProbes {
         self.sent.values().sum()
     }
 
-    /// Addresses (IP and port) that the node's own sockets sent to.
-    pub fn addresses(&self) -> usize {
-        self.from_pool(false).count()
+    /// Addresses (IP and port) that the node's own sockets, or with `pool_too` all sockets, sent to.
+    pub fn addresses(&self, pool_too: bool) -> usize {
+        self.by_address(pool_too).len()
     }
 
-    /// Most requests from one socket of the node's own to one address.
-    pub fn most_to_an_address(&self) -> u32 {
-        self.from_pool(false).map(|(_, count)| *count).max().unwrap_or(0)
+    /// Most requests to one of those addresses.
+    pub fn most_to_an_address(&self, pool_too: bool) -> u32 {
+        self.by_address(pool_too).into_values().max().unwrap_or(0)
     }
 
     /// Most addresses that the node's own sockets sent to for the first time within a second.
@@ -64,14 +74,14 @@ impl AttemptProbes {
 
     /// Sockets of the pool that sent.
     pub fn pool_sockets(&self) -> usize {
-        let names: BTreeSet<SocketName> = self.from_pool(true).map(|((name, _), _)| *name).collect();
+        let names: BTreeSet<SocketName> = self.of_pool().map(|((name, _), _)| *name).collect();
         names.len()
     }
 
     /// Most requests from one socket of the pool, to whatever addresses.
     pub fn most_from_a_pool_socket(&self) -> u32 {
         let mut by_socket: BTreeMap<SocketName, u32> = BTreeMap::new();
-        for ((name, _), count) in self.from_pool(true) {
+        for ((name, _), count) in self.of_pool() {
             *by_socket.entry(*name).or_default() += count;
         }
         by_socket.into_values().max().unwrap_or(0)

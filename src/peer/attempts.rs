@@ -30,7 +30,7 @@ use crate::codes::{Code, PathKind};
 use crate::engine::SocketName;
 use crate::transport::identity::Guid;
 use crate::wire::control::{Consent, RelayPolicy, ToServer};
-use crate::wire::introduction::{BirthdayPermit, Introduction, NatFacts, PortForecast};
+use crate::wire::introduction::{BirthdayPermit, Candidate, Introduction, NatFacts, PortForecast};
 use crate::wire::probe::ProbeKey;
 use driving::QueuedPacket;
 
@@ -62,6 +62,8 @@ struct Run {
     server_request: u32,
     sender: bool,
     ended: bool,
+    /// The two are connected, and nobody asked: the game hears of a path that changes, not of the attempt.
+    quiet: bool,
     leases: Vec<Lease>,
 }
 
@@ -124,6 +126,19 @@ impl Attempts {
             .values()
             .for_each(|run| counters.raise_to(run.punch.counters()));
         counters
+    }
+
+    /// True while the server has been asked for that player and has not answered.
+    pub fn is_asked(&self, peer: Guid) -> bool {
+        self.asks.values().any(|ask| ask.peer == peer)
+    }
+
+    /// The addresses at which that player was sought last.
+    pub fn candidates_of(&self, peer: Guid) -> Vec<Candidate> {
+        self.runs
+            .get(&peer)
+            .map(|run| run.punch.candidates().to_vec())
+            .unwrap_or_default()
     }
 
     fn run_of(&mut self, introduction: u64) -> Option<&mut Run> {
@@ -233,7 +248,7 @@ impl Node {
     }
 
     /// The server introduces a peer.
-    pub(super) fn introduced(&mut self, now: Instant, introduction: Introduction) {
+    pub(super) fn introduced(&mut self, now: Instant, mut introduction: Introduction) {
         let peer = introduction.peer_guid();
         let ask = match introduction.request {
             0 => None,
@@ -247,20 +262,15 @@ impl Node {
         if !accepted {
             return;
         }
-        let (v4, v6) = (self.has_socket(SocketName::Udp4), self.has_socket(SocketName::Udp6));
-        let around = Surroundings {
-            stun: self.stun_server(),
-            hold_interval: hold_interval(self.nat.report.lifetime.map(|(least, _)| least)),
-        };
-        let punch = Punch::new(now, &introduction, ask.is_some(), around, |address| {
-            socket_for(address, v4, v6)
-        });
+        introduction.candidates = self.sought_again(peer, introduction.candidates);
+        let punch = self.new_punch(now, &introduction, ask.is_some());
         let mut run = Run {
             punch,
             request: ask.as_ref().map_or(0, |ask| ask.request),
             server_request: introduction.request,
             sender: ask.is_some(),
             ended: false,
+            quiet: self.link_address(peer).is_some(),
             leases: Vec::new(),
         };
         if let Some(previous) = self.attempts.runs.remove(&peer) {
@@ -274,6 +284,38 @@ impl Node {
             }
         }
         run.punch.set_in_use(now, self.link_address(peer).is_some());
+        self.attempts.by_introduction.insert(introduction.id, peer);
+        self.attempts.runs.insert(peer, run);
+        self.drive_attempts(now);
+    }
+
+    fn new_punch(&self, now: Instant, introduction: &Introduction, asked: bool) -> Punch {
+        let (v4, v6) = (self.has_socket(SocketName::Udp4), self.has_socket(SocketName::Udp6));
+        let around = Surroundings {
+            stun: self.stun_server(),
+            hold_interval: hold_interval(self.nat.report.lifetime.map(|(least, _)| least)),
+        };
+        Punch::new(now, introduction, asked, around, |address| socket_for(address, v4, v6))
+    }
+
+    /// Probes a connected player by the connection's own secret, unless an attempt with it is under way.
+    pub(super) fn begin_probing_connected(&mut self, now: Instant, introduction: &Introduction, asked: bool) {
+        let peer = introduction.peer_guid();
+        if self.attempts.runs.get(&peer).is_some_and(|run| !run.ended) || self.attempts.runs.len() >= MAX_HELD {
+            return;
+        }
+        self.forget_run(peer);
+        let mut punch = self.new_punch(now, introduction, asked);
+        punch.set_in_use(now, true);
+        let run = Run {
+            punch,
+            request: 0,
+            server_request: 0,
+            sender: asked,
+            ended: false,
+            quiet: true,
+            leases: Vec::new(),
+        };
         self.attempts.by_introduction.insert(introduction.id, peer);
         self.attempts.runs.insert(peer, run);
         self.drive_attempts(now);
@@ -448,9 +490,13 @@ impl Node {
             return;
         };
         let (request, sender, introduction) = (run.request, run.sender, run.punch.introduction());
+        let quiet = run.quiet && request == 0;
         self.forget_run(peer);
         if tell {
             self.send_to_server(&ToServer::PunchEnded { introduction, path: 0 });
+        }
+        if quiet {
+            return;
         }
         self.attempt_failed(now, request, peer, reason, sender);
     }
@@ -463,6 +509,9 @@ impl Node {
             Code::AlreadyInProgress => NatOutcome::AlreadyInProgress,
             _ => NatOutcome::Failed,
         };
+        if sender && request == 0 {
+            self.ask_sooner(now, peer);
+        }
         let another_runs = self.attempts.is_running(peer);
         self.raise_nat_failure(request, peer, outcome, reason.clone(), sender);
         if !another_runs {

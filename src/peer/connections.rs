@@ -311,6 +311,7 @@ impl Node {
         self.paths.prove(address, Owner::Peer(key));
         self.peers.entry(guid).or_default().current = Some(link);
         self.satisfy_dials(now, guid, link);
+        self.watch_paths(now, link, guid);
         if let Some(path) = self.paths.best(address).copied() {
             self.attempt_connected(now, guid, path);
         }
@@ -454,6 +455,8 @@ impl Node {
         let closed = entry.closed;
         let peer = self.peers.entry(guid).or_default();
         peer.current = None;
+        self.unwatch_paths(guid);
+        let peer = self.peers.entry(guid).or_default();
         if !raised {
             if peer.draining.is_none() {
                 self.peers.remove(&guid);

@@ -11,6 +11,7 @@
 //! | [`nat`] | what this node sits behind |
 //! | [`port_mapping`] | ports that routers forward |
 //! | `sockets` | the pool of further sockets |
+//! | `roaming` | paths that die under a living connection |
 //! | [`report`] | all of it in one report |
 //! | [`mesh`] | the session |
 //!
@@ -31,6 +32,7 @@ mod paths;
 pub mod port_mapping;
 mod punch;
 mod rendezvous;
+mod roaming;
 mod sockets;
 #[cfg(all(test, feature = "lab"))]
 mod tests;
@@ -67,6 +69,7 @@ pub use punch::budget::ProbeCounters;
 use rendezvous::Rendezvous;
 use report::Reports;
 use requests::{Pending, Requests};
+use roaming::Roaming;
 use sockets::SocketPool;
 
 /// Figures in the view are refreshed at most this often: three frames.
@@ -122,6 +125,9 @@ pub struct Node {
     reports: Reports,
     nat: Nat,
     mapping: PortMapping,
+    roaming: Roaming,
+    /// Longest silence on a link before a keep-alive.
+    keep_alive: Duration,
     pool: SocketPool,
 
     server_links: BTreeMap<LinkId, SyntheticAddress>,
@@ -203,6 +209,8 @@ impl Node {
             reports: Reports::default(),
             nat: Nat::default(),
             mapping: PortMapping::new(derive(&config.seed, b"mapping")),
+            roaming: Roaming::default(),
+            keep_alive,
             pool: SocketPool::new(config.max_sockets),
             server_links: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -342,6 +350,7 @@ impl Node {
     pub fn outgoing(&mut self, now: Instant, peer: Guid) -> Option<Outgoing<'_>> {
         self.now = now;
         let link = self.peers.get(&peer)?.current?;
+        self.timers_changed |= self.roaming.note_sent(now, peer);
         self.transport.outgoing(link)
     }
 
@@ -451,10 +460,11 @@ impl Node {
             SideEffectAnswer::Resolved { id, addresses } => self.name_resolved(now, id, addresses),
             SideEffectAnswer::LocalAddresses(addresses) => {
                 if self.local_addresses != addresses {
-                    self.local_addresses = addresses;
+                    let before = std::mem::replace(&mut self.local_addresses, addresses);
                     self.nat_interfaces_changed(now);
                     self.update_server();
                     self.mapping_moved(now);
+                    self.interfaces_changed(now, &before);
                 }
             }
             SideEffectAnswer::SocketsOpened { id, sockets } => {
@@ -723,6 +733,7 @@ impl Node {
             self.paths.poll_timeout(),
             self.mesh.poll_timeout(),
             self.mapping.poll_timeout(),
+            self.roaming.poll_timeout(),
             self.dropped_due,
         ];
         own.into_iter().flatten().min()
@@ -743,6 +754,7 @@ impl Engine for Node {
             }
             Kind::QuicLong | Kind::QuicShort => {
                 if let Some(route) = self.route_for(now, &datagram) {
+                    self.paths.note_heard(now, route);
                     let origin = self.origin_of(route, &datagram);
                     self.transport
                         .handle_datagram_from(now, route, origin, datagram.ecn, datagram.contents);
@@ -766,6 +778,7 @@ impl Engine for Node {
             self.nat_timeout(now);
             self.connections_timeout(now);
             self.dropped_timeout(now);
+            self.roaming_timeout(now);
             self.paths.sweep(now);
             self.close_unused_sockets();
             self.mapping_timeout(now);

@@ -72,6 +72,8 @@ struct Route {
     best: usize,
     links: u32,
     expires: Instant,
+    /// When a datagram last came over it.
+    heard: Instant,
 }
 
 /// The table.
@@ -92,6 +94,34 @@ impl Paths {
     #[inline]
     pub fn route_from(&self, socket: SocketName, source: SocketAddr) -> Option<SyntheticAddress> {
         self.by_source.get(&(socket, source)).copied()
+    }
+
+    /// A datagram of the connection came over that route.
+    #[inline]
+    pub fn note_heard(&mut self, now: Instant, address: SyntheticAddress) {
+        if let Some(route) = self.routes.get_mut(&address) {
+            route.heard = now;
+        }
+    }
+
+    /// When a datagram last came over that route (or when it was made).
+    pub fn heard(&self, address: SyntheticAddress) -> Option<Instant> {
+        self.routes.get(&address).map(|route| route.heard)
+    }
+
+    /// Nothing is certain about the paths of that route any more: the next one that is verified is the best.
+    pub fn doubt(&mut self, address: SyntheticAddress) {
+        if let Some(route) = self.routes.get_mut(&address) {
+            for path in &mut route.paths {
+                path.verified = false;
+            }
+        }
+    }
+
+    /// The addresses of that route's paths.
+    pub fn addresses(&self, address: SyntheticAddress) -> impl Iterator<Item = SocketAddr> + '_ {
+        let paths = self.routes.get(&address).into_iter().flat_map(|route| &route.paths);
+        paths.map(|path| path.address)
     }
 
     /// The path that packets of this route take now.
@@ -118,6 +148,7 @@ impl Paths {
             best: 0,
             links: 0,
             expires: now + STRANGER_TIME,
+            heard: now,
         };
         self.routes.insert(address, route);
         self.order.insert(address, ());

@@ -514,6 +514,7 @@ impl Node {
         rendezvous.addresses.clear();
         let requests = std::mem::take(&mut rendezvous.requests);
         let reconnected = std::mem::replace(&mut rendezvous.reconnecting, false);
+        self.server_is_back(self.now);
         for request in requests {
             self.raise_server_connected(request);
         }
@@ -528,6 +529,25 @@ impl Node {
     pub(super) fn server_link_closed(&mut self, now: Instant, reason: CloseReason) {
         let reason = server_reason(reason, matches!(self.rendezvous.state, State::Up { .. }));
         self.server_link_over(now, reason);
+    }
+
+    /// The session is given up although the server did not end it, and opened anew.
+    pub(super) fn server_session_over(&mut self, now: Instant, reason: Reason) {
+        let State::Up { link } = self.rendezvous.state else {
+            return;
+        };
+        let info = CloseInfo {
+            code: Code::Closed.number(),
+            user_code: 0,
+            text: reason.text.clone(),
+        };
+        self.close_link(now, link, info);
+        self.server_link_over(now, reason);
+    }
+
+    /// The synthetic address of the session with the server.
+    pub(super) fn server_address_of_session(&self) -> Option<SyntheticAddress> {
+        self.server_links.get(&self.rendezvous.link()?).copied()
     }
 
     fn server_link_over(&mut self, now: Instant, reason: Reason) {

@@ -1,7 +1,7 @@
 //! Everything about the way to others, in one report: for the player's support, and for programs.
 //!
 //! In: the game's wish. The engine asks its own parts, one after the other (a port mapping must not change what the detection sees): first
-//! the detection, then, if wanted, a port from the routers, which is taken back unless the game asked for one as well. Out: one event
+//! the detection, then, if wanted, the routers for a port, which is given back unless the game asked for one as well. Out: one event
 //! REPORT for each wish. Wishes that come while a report is being made wait for the next one; those that wait together share one.
 //!
 //! | file | what it does |
@@ -27,7 +27,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Node;
-use super::api::nat::{DetectOptions, MappedPort};
+use super::api::nat::DetectOptions;
 use super::api::{Event, Reason, RequestId};
 use super::attempts::cancelled;
 use super::requests::{FIRST_OWN, Pending};
@@ -35,13 +35,8 @@ use findings::{Findings, Mapping, Server};
 
 /// The report's own request for a detection.
 const DETECTION: RequestId = FIRST_OWN;
-/// The report's own request for a port.
-const MAPPING: RequestId = FIRST_OWN + 1;
 /// For a router to forward a port. RakNet's time for its discovery, too.
 const MAPPING_TIME: Duration = Duration::from_secs(2);
-/// Steps on the way to a port that are kept: a few for each protocol.
-const MOST_STEPS: usize = 32;
-
 /// A wish for a report.
 #[derive(Debug)]
 struct Wish {
@@ -54,8 +49,8 @@ struct Wish {
 enum Stage {
     /// `None`: still running.
     Detecting(Option<Detected>),
-    /// `None`: still running.
-    Mapping(Option<Mapping>),
+    /// Routers are being asked.
+    Mapping,
 }
 
 /// The end of a detection: why less is known than usual.
@@ -68,7 +63,6 @@ struct Job {
     map_port: bool,
     stage: Stage,
     detection: Option<Reason>,
-    steps: Vec<String>,
 }
 
 /// Reports that are wanted, and the one that is being made.
@@ -96,56 +90,7 @@ impl Reports {
                 }
                 None
             }
-            Event::PortMapped {
-                request: MAPPING,
-                external,
-                protocol,
-                double_nat,
-                text,
-            } => {
-                let port = MappedPort {
-                    external,
-                    protocol,
-                    double_nat,
-                };
-                self.note_step(text);
-                self.note_mapping(Mapping::Mapped {
-                    port,
-                    taken_back: false,
-                });
-                None
-            }
-            Event::PortMappingFailed {
-                request: MAPPING,
-                reason,
-            } => {
-                self.note_mapping(Mapping::Failed(reason));
-                None
-            }
-            Event::PortMappingProgress { request: MAPPING, text } => {
-                self.note_step(text);
-                None
-            }
             event => Some(event),
-        }
-    }
-
-    fn note_mapping(&mut self, outcome: Mapping) {
-        if let Some(Job {
-            stage: Stage::Mapping(end @ None),
-            ..
-        }) = &mut self.job
-        {
-            *end = Some(outcome);
-        }
-    }
-
-    fn note_step(&mut self, text: String) {
-        if let Some(job) = &mut self.job
-            && job.steps.len() < MOST_STEPS
-            && !text.is_empty()
-        {
-            job.steps.push(text);
         }
     }
 }
@@ -174,7 +119,7 @@ impl Node {
             // What they still say is for nobody.
             match job.stage {
                 Stage::Detecting(_) => self.cancel(now, DETECTION),
-                Stage::Mapping(_) => self.cancel(now, MAPPING),
+                Stage::Mapping => self.give_back_port(),
             }
         }
         if self.requests.end(request) {
@@ -191,6 +136,7 @@ impl Node {
     /// Goes on as far as the answers allow.
     pub(super) fn continue_reports(&mut self, now: Instant) {
         loop {
+            let asking = self.port_mapping_is_asking();
             let Some(job) = &mut self.reports.job else {
                 if !self.begin_report(now) {
                     return;
@@ -198,20 +144,18 @@ impl Node {
                 continue;
             };
             match &mut job.stage {
-                Stage::Detecting(None) | Stage::Mapping(None) => return,
+                Stage::Detecting(None) => return,
                 Stage::Detecting(Some(reason)) => {
                     job.detection = reason.take();
                     if job.map_port {
-                        job.stage = Stage::Mapping(None);
-                        self.map_port(now, MAPPING, MAPPING_TIME);
+                        job.stage = Stage::Mapping;
+                        self.borrow_port(now, MAPPING_TIME);
                     } else {
-                        self.finish_report(Mapping::NotAsked);
+                        self.finish_report();
                     }
                 }
-                Stage::Mapping(Some(outcome)) => {
-                    let outcome = std::mem::take(outcome);
-                    self.finish_report(outcome);
-                }
+                Stage::Mapping if asking => return,
+                Stage::Mapping => self.finish_report(),
             }
         }
     }
@@ -231,19 +175,22 @@ impl Node {
             requests: shared.into_iter().map(|wish| wish.request).collect(),
             stage: Stage::Detecting(None),
             detection: None,
-            steps: Vec::new(),
         });
         self.detect_nat(now, DETECTION, detect);
         true
     }
 
-    fn finish_report(&mut self, mapping: Mapping) {
+    fn finish_report(&mut self) {
         let Some(job) = self.reports.job.take() else { return };
+        let nat = self.nat.report.clone();
+        let mapping = match job.stage {
+            Stage::Detecting(_) => Mapping::NotAsked,
+            Stage::Mapping => self.end_asking(),
+        };
         let findings = Findings {
-            nat: self.nat.report.clone(),
+            nat,
             detection: job.detection,
             mapping,
-            steps: job.steps,
             sockets: self.sockets.iter().map(|(_, address)| *address).collect(),
             local_addresses: self.local_addresses.clone(),
             manual: self.manual_address,
@@ -259,6 +206,20 @@ impl Node {
                     text: text.clone(),
                 });
             }
+        }
+    }
+
+    /// What the routers said; what they gave is given back unless the game wants it.
+    fn end_asking(&mut self) -> Mapping {
+        let ports = self.nat.report.mappings.clone();
+        let mut failures = self.port_mapping_failures();
+        failures.dedup();
+        self.give_back_port();
+        let taken_back = !ports.is_empty() && self.nat.report.mappings.is_empty();
+        Mapping::Asked {
+            ports,
+            failures,
+            taken_back,
         }
     }
 

@@ -231,7 +231,7 @@ pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[
             };
             let facts = words::summary(report);
             let text = match reason {
-                Some(reason) => format!("{} {facts}", reason.text),
+                Some(reason) => format!("{}. {facts}", reason.text.trim_end_matches('.')),
                 None => facts,
             };
             put(record, &[], &text);

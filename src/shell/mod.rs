@@ -11,7 +11,7 @@
 //! | [`spinning`] | game threads that poll without pause |
 //! | [`table`] | ids of nodes: look-up without a lock, destroy in the middle of anything |
 //! | [`identity_file`] | who a node is, kept and locked |
-//! | [`interfaces`], [`manual_port`] | addresses of the machine, and news of them; for whoever sets up a router |
+//! | [`interfaces`] | addresses of the machine, and news of them |
 //! | [`udp`] | sockets: batches in, segments out |
 //! | [`pool`] | further sockets, hundreds of them, behind one descriptor |
 //!
@@ -25,7 +25,6 @@ pub mod events;
 pub mod failure;
 pub mod identity_file;
 pub mod interfaces;
-pub mod manual_port;
 pub mod node;
 pub mod options;
 pub mod outbox;

@@ -14,7 +14,6 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::driver::{COALESCE, Driver, Turn};
 use super::events::{EventQueue, EventWriter};
 use super::failure::{Failure, words_of};
-use super::manual_port::ManualPort;
 use super::options::{self, NodeOptions};
 use super::outbox::{Outbox, Urgency};
 use super::pool::{self, SocketPool};
@@ -197,9 +196,9 @@ impl Node {
         self.local_address
     }
 
-    /// What a player has to set in a router to forward its port by hand.
-    pub fn manual_port(&self) -> ManualPort {
-        ManualPort::of(self.local_address, self.port_chosen)
+    /// The game chose its port, so that it is the same the next time.
+    pub fn port_is_chosen(&self) -> bool {
+        self.port_chosen
     }
 
     /// Its sockets, to be watched.

@@ -9,6 +9,7 @@ mod opening;
 mod outcomes;
 mod refusals;
 mod replay;
+mod report;
 mod server;
 mod session;
 mod techniques;

@@ -28,6 +28,8 @@ const DEFAULT_HTTP_PORT: u16 = 8080;
 const TCP_TIME: Duration = Duration::from_secs(3);
 /// Addresses of the server that are tried over TCP.
 const MOST_TCP_ADDRESSES: usize = 4;
+/// What the report gets at least: a detection whose questions are not answered, and routers that are silent, take some 5 s.
+const SHORTEST_REPORT: Duration = Duration::from_secs(15);
 /// For closing the session with the server.
 const FAREWELL: Duration = Duration::from_millis(200);
 /// The game that the node says it plays: servers take every one, and nobody else plays this.
@@ -54,7 +56,7 @@ pub struct Arguments {
     /// Do not ask the routers for a port
     #[arg(long)]
     no_map: bool,
-    /// Seconds for each of the two parts: reaching the server, and the report
+    /// Seconds for reaching the server, and for the report (which gets 15 at least)
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     timeout: u64,
     /// The server's HTTP port, which is looked at when it does not answer over UDP
@@ -137,12 +139,12 @@ fn make(arguments: &Arguments) -> Result<(String, bool), String> {
         map_port,
         detect,
     })?;
-    let report = node.wait_for(report, limit)?;
+    let report = node.wait_for(report, limit.max(SHORTEST_REPORT))?;
     drop(node);
     let Some(report) = report else {
         return Err(format!(
             "no report within {} s: try again with --timeout",
-            arguments.timeout
+            limit.max(SHORTEST_REPORT).as_secs()
         ));
     };
     let page = if arguments.json {

@@ -2,6 +2,7 @@
 
 mod drive;
 mod forwarding;
+mod grid;
 mod links;
 mod moves;
 mod probes;

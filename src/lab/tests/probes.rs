@@ -48,8 +48,9 @@ fn unanswered_requests_are_counted_by_attempt_and_address() {
     let probes = lab.probes(prober).unwrap();
     let attempts: Vec<_> = probes.attempts().collect();
     assert_eq!(attempts.len(), 2);
-    assert_eq!((attempts[0].packets(), attempts[0].addresses()), (5, 2));
-    assert_eq!(attempts[0].most_to_an_address(), 2);
+    assert_eq!((attempts[0].packets(), attempts[0].addresses(false)), (5, 2));
+    assert_eq!(attempts[0].most_to_an_address(false), 2);
+    assert_eq!(attempts[0].most_to_an_address(true), 3);
     assert_eq!(
         (attempts[0].pool_sockets(), attempts[0].most_from_a_pool_socket()),
         (1, 2)

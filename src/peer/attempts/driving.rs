@@ -22,7 +22,7 @@ use crate::engine::{SocketName, Transmit};
 use crate::transport::SyntheticAddress;
 use crate::transport::identity::{Guid, PublicKey};
 use crate::wire::control::ToServer;
-use crate::wire::probe::{Probe, ProbeKey};
+use crate::wire::probe::{Probe, ProbeKey, ProbeKind};
 use crate::wire::stun::{Request, Response};
 
 /// A packet that waits for the socket, with what authenticates a probe.
@@ -80,6 +80,25 @@ impl Node {
         }
     }
 
+    /// A connected player probes by the connection's own secret: it sought another path first.
+    fn begin_answering_connected(&mut self, now: Instant, from: (SocketName, SocketAddr), contents: &[u8]) {
+        let Some((name, (peer, secret))) =
+            Probe::peek_introduction(contents).and_then(|name| Some((name, self.roaming.named(name)?)))
+        else {
+            return;
+        };
+        // One that runs takes the probe itself; one that has ended does, if it comes from where the player is.
+        let under_way = self.attempts.runs.get(&peer).is_some_and(|run| !run.ended);
+        let here = self.paths.route_from(from.0, from.1) == self.link_address(peer);
+        let held = self.attempts.by_introduction.contains_key(&name);
+        if under_way || (held && here) {
+            return;
+        }
+        if matches!(Probe::decode(contents, &ProbeKey::new(&secret)), Ok(probe) if probe.kind == ProbeKind::Request) {
+            self.other_side_seeks(now, peer);
+        }
+    }
+
     /// A datagram that looks like a probe.
     pub(in super::super) fn handle_probe(
         &mut self,
@@ -88,6 +107,7 @@ impl Node {
         source: SocketAddr,
         contents: &[u8],
     ) {
+        self.begin_answering_connected(now, (socket, source), contents);
         let run = Probe::peek_introduction(contents)
             .and_then(|introduction| self.attempts.by_introduction.get(&introduction))
             .and_then(|peer| self.attempts.runs.get_mut(peer));
@@ -288,11 +308,14 @@ impl Node {
         run.ended = true;
         run.leases.drain(..).for_each(|lease| self.pool.release(lease.id));
         let (request, sender, introduction) = (run.request, run.sender, run.punch.introduction());
+        let quiet = run.quiet && request == 0;
         self.send_to_server(&ToServer::PunchEnded {
             introduction,
             path: path.kind.number(),
         });
-        self.raise_nat_success(request, peer, path.kind, path.address, sender);
+        if !quiet {
+            self.raise_nat_success(request, peer, path.kind, path.address, sender);
+        }
         self.way_opened(now, peer);
     }
 }

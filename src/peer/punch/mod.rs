@@ -37,7 +37,7 @@ use super::paths::{kind_of, may_send_to};
 use crate::codes::PathKind;
 use crate::engine::SocketName;
 use crate::transport::identity::PublicKey;
-use crate::wire::introduction::{CandidateKind, Introduction, NatFacts};
+use crate::wire::introduction::{Candidate, CandidateKind, Introduction, NatFacts};
 use crate::wire::probe::{PADDED_PROBE, Probe, ProbeKey, ProbeKind};
 use crate::wire::stun::TransactionId;
 use beside::Beside;
@@ -158,6 +158,7 @@ pub struct Punch {
     around: Surroundings,
     facts: NatFacts,
     own_facts: NatFacts,
+    candidates: Vec<Candidate>,
     named: usize,
     targets: Vec<Target>,
     outstanding: VecDeque<Outstanding>,
@@ -190,6 +191,7 @@ impl Punch {
             around,
             facts: introduction.facts,
             own_facts: introduction.own_facts,
+            candidates: introduction.candidates.clone(),
             named: 0,
             targets: Vec::new(),
             outstanding: VecDeque::new(),
@@ -286,6 +288,11 @@ impl Punch {
     /// The other side.
     pub fn peer(&self) -> PublicKey {
         self.peer
+    }
+
+    /// The addresses that the introduction named.
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.candidates
     }
 
     /// What authenticates its probes.

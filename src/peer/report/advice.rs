@@ -1,5 +1,6 @@
 //! What to change for the better, in order of effect.
 
+use super::super::nat;
 use super::findings::{Findings, Ipv6, Mapping};
 use super::players::Class;
 use crate::codes::NatType;
@@ -65,6 +66,12 @@ pub fn advice(findings: &Findings) -> Vec<Advice> {
 
 /// Ways to let strangers in, by what stands before this node.
 fn open_a_port(findings: &Findings, add: &mut impl FnMut(&'static str, String)) {
+    if let (Some(manual), Some(false), Some(inside)) = (findings.manual, findings.nat.manual_open, findings.inside()) {
+        add(
+            "check_forward",
+            format!("The port forwarded by hand ({manual}) is not open: check that it leads to {inside} (UDP)."),
+        );
+    }
     if findings.nat.untranslated == Some(true) {
         add(
             "local_firewall",
@@ -91,12 +98,11 @@ fn open_a_port(findings: &Findings, add: &mut impl FnMut(&'static str, String)) 
         );
     } else {
         match &findings.mapping {
-            Mapping::Mapped { .. } => {}
             Mapping::NotAsked => add(
                 "ask_router",
                 "Let the game ask the router for a port (UPnP, PCP or NAT-PMP); this report did not try.".to_owned(),
             ),
-            Mapping::Failed(_) => {
+            Mapping::Asked { .. } => {
                 add(
                     "enable_upnp",
                     "Switch on UPnP (some routers call it \"automatic port forwarding\"), PCP or NAT-PMP in the router."
@@ -106,7 +112,7 @@ fn open_a_port(findings: &Findings, add: &mut impl FnMut(&'static str, String)) 
         }
         add("forward_port", forward_text(findings));
     }
-    if findings.nat.name == Some(NatType::Symmetric) {
+    if nat::name(&findings.nat).0 == NatType::Symmetric {
         add(
             "nat_type",
             "If the router has a setting for the kind of NAT, choose \"full cone\", \"open\" or \"endpoint independent\" \

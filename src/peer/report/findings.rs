@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::api::Reason;
 use super::super::api::nat::{MappedPort, NatReport};
 use super::players::{Class, Way, class, way};
+use crate::codes::MappingProtocol;
 
 /// Everything that a report says comes from here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,8 +16,6 @@ pub struct Findings {
     pub detection: Option<Reason>,
     /// What came of asking routers for a port.
     pub mapping: Mapping,
-    /// What was said on the way there.
-    pub steps: Vec<String>,
     /// What the node's sockets are bound to.
     pub sockets: Vec<SocketAddr>,
     /// The machine's addresses.
@@ -46,15 +45,15 @@ pub enum Mapping {
     /// They were not asked.
     #[default]
     NotAsked,
-    /// One forwards a port; with `taken_back` it did, only for this report.
-    Mapped {
-        /// Which, and how.
-        port: MappedPort,
-        /// The game did not want it.
+    /// They were asked.
+    Asked {
+        /// What they forwarded: at most one port of each IP version.
+        ports: Vec<MappedPort>,
+        /// What went wrong, by protocol.
+        failures: Vec<(MappingProtocol, String)>,
+        /// The ports were given back: the game did not want them.
         taken_back: bool,
     },
-    /// None does.
-    Failed(Reason),
 }
 
 /// What IPv6 is good for.
@@ -99,13 +98,10 @@ impl Ipv6 {
 impl Findings {
     /// All ports that routers forward now, or did for this report.
     pub fn mapped(&self) -> Vec<MappedPort> {
-        let mut ports = self.nat.mappings.clone();
-        if let Mapping::Mapped { port, .. } = &self.mapping
-            && !ports.contains(port)
-        {
-            ports.push(*port);
+        match &self.mapping {
+            Mapping::NotAsked => self.nat.mappings.clone(),
+            Mapping::Asked { ports, .. } => ports.clone(),
         }
-        ports
     }
 
     /// Two routers in a row. `None`: not known.
@@ -169,12 +165,10 @@ impl Findings {
 
     /// A port at which strangers get in, whatever the routers do otherwise.
     pub fn open_port(&self) -> Option<SocketAddr> {
+        let manual = self.manual.filter(|_| self.nat.manual_open != Some(false));
         let mapped = self.mapped().into_iter().filter(|port| !port.double_nat);
-        self.manual.or_else(|| {
-            mapped
-                .map(|port| port.external)
-                .find(|address| !is_shared(address.ip()))
-        })
+        let mut mapped = mapped.map(|port| port.external);
+        manual.or_else(|| mapped.find(|address| !is_shared(address.ip())))
     }
 
     /// What the node sits behind for others; a forwarded port makes it open. `None`: not known, or nothing gets through.

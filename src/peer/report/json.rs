@@ -10,6 +10,7 @@ use super::super::nat;
 use super::advice::advice;
 use super::findings::{Findings, Mapping};
 use super::words;
+use crate::codes::MappingProtocol;
 
 /// Goes up when a field changes its meaning; new ones may come at any time.
 const FORMAT: u32 = 1;
@@ -34,6 +35,7 @@ pub fn write(findings: &Findings) -> String {
             "public_v4": text(findings.nat.public_v4),
             "public_v6": text(findings.nat.public_v6),
             "manual": text(findings.manual),
+            "manual_open": findings.nat.manual_open,
             "open": text(findings.open_port()),
         },
         "mapping": mapping_value(findings),
@@ -85,10 +87,11 @@ fn nat_value(findings: &Findings) -> Value {
 }
 
 fn mapping_value(findings: &Findings) -> Value {
-    let (asked, taken_back, failure) = match &findings.mapping {
-        Mapping::NotAsked => (false, false, None),
-        Mapping::Mapped { taken_back, .. } => (true, *taken_back, None),
-        Mapping::Failed(why) => (true, false, Some(reason(why))),
+    let (asked, taken_back, failures) = match &findings.mapping {
+        Mapping::NotAsked => (false, false, &[][..]),
+        Mapping::Asked {
+            failures, taken_back, ..
+        } => (true, *taken_back, &failures[..]),
     };
     let port = |port: MappedPort| {
         json!({
@@ -97,12 +100,12 @@ fn mapping_value(findings: &Findings) -> Value {
             "double_nat": port.double_nat,
         })
     };
+    let failure = |(protocol, text): &(MappingProtocol, String)| json!({ "protocol": protocol.name(), "text": text });
     json!({
         "asked": asked,
         "ports": findings.mapped().into_iter().map(port).collect::<Vec<_>>(),
+        "failures": failures.iter().map(failure).collect::<Vec<_>>(),
         "taken_back": taken_back,
-        "failure": failure,
-        "steps": findings.steps,
     })
 }
 

@@ -48,21 +48,26 @@ fn home() -> Findings {
 }
 
 fn mapped(external: &str, double_nat: bool) -> Mapping {
-    Mapping::Mapped {
-        port: MappedPort {
+    Mapping::Asked {
+        ports: vec![MappedPort {
             external: external.parse().unwrap(),
             protocol: MappingProtocol::Upnp,
             double_nat,
-        },
+        }],
+        failures: vec![(MappingProtocol::Pcp, "no answer in time".to_owned())],
         taken_back: true,
     }
 }
 
 fn failed() -> Mapping {
-    Mapping::Failed(Reason {
-        code: Code::NoMapping,
-        text: "no router answers to UPnP, PCP or NAT-PMP".to_owned(),
-    })
+    Mapping::Asked {
+        ports: vec![],
+        failures: vec![
+            (MappingProtocol::Upnp, "no answer in time".to_owned()),
+            (MappingProtocol::Pcp, "the router turned it down".to_owned()),
+        ],
+        taken_back: false,
+    }
 }
 
 /// The JSON, read; the text, checked for what holds of all.
@@ -113,8 +118,8 @@ The way out
        |
   router (home)     outside address 203.0.113.5; forwards UDP port 50000 (upnp)
        |            mapping: endpoint-independent
-       |            filtering: address-and-port-dependent
-       |            ports: preserving
+       |            filtering: address- and port-dependent
+       |            ports: preserved
        |
   internet
        |
@@ -124,7 +129,7 @@ The way out
 What is known
   NAT type          PORT_RESTRICTED: moderate (port restricted)
   public address    203.0.113.5:50000
-  port mapping      203.0.113.5:50000 by upnp (a try: taken back)
+  port mapping      203.0.113.5:50000 by upnp (a try: given back)
   double NAT        no
   IPv6              no: this machine has no address for it
   hairpin           no: players in this network meet over their own addresses
@@ -153,7 +158,8 @@ fn a_home_whose_router_gives_no_port_is_told_to_switch_it_on() {
         ..home()
     };
     let (json, text) = written(&findings);
-    assert_eq!(json["mapping"]["failure"]["name"], "NO_MAPPING");
+    assert_eq!(json["mapping"]["failures"][1]["protocol"], "pcp");
+    assert!(text.contains("pcp: the router turned it down"), "{text}");
     assert_eq!(json["double_nat"], Value::Null, "nobody told");
     assert_eq!((how(&json, "open"), how(&json, "port_restricted")), ("direct", "punch"));
     assert_eq!(
@@ -232,7 +238,7 @@ fn a_symmetric_router_says_who_gets_through_and_who_does_not() {
     );
     assert_eq!(advice_ids(&json), ["enable_upnp", "forward_port", "nat_type", "ipv6"]);
     assert!(text.contains("SYMMETRIC: strict (symmetric)"), "{text}");
-    assert!(text.contains("ports: random in 40000 to 42047"), "{text}");
+    assert!(text.contains("ports: block 40000-42047"), "{text}");
 }
 
 #[test]
@@ -331,14 +337,20 @@ fn ipv6_is_judged_by_what_was_seen() {
 #[test]
 fn texts_of_others_stay_within_the_page() {
     let findings = Findings {
-        mapping: Mapping::Failed(Reason {
-            code: Code::NoMapping,
-            text: format!("the router said \u{1b}[31m{} and\r\nmore", "x".repeat(500)),
-        }),
-        steps: vec!["\"quoted\"\u{0}".to_owned()],
+        mapping: Mapping::Asked {
+            ports: vec![],
+            failures: vec![
+                (
+                    MappingProtocol::Upnp,
+                    format!("the router said \u{1b}[31m{} and\r\nmore", "x".repeat(500)),
+                ),
+                (MappingProtocol::Pcp, "\"quoted\"\u{0}".to_owned()),
+            ],
+            taken_back: false,
+        },
         ..home()
     };
     let (json, text) = written(&findings);
     assert!(!text.contains('\u{1b}') && !text.contains('\r'));
-    assert_eq!(json["mapping"]["steps"][0], "\"quoted\"\u{0}");
+    assert_eq!(json["mapping"]["failures"][1]["text"], "\"quoted\"\u{0}");
 }

@@ -189,7 +189,7 @@ fn facts(out: &mut String, findings: &Findings) {
         item(out, "", &format!("not all could be found out: {}", reason.text));
     }
     item(out, "public address", &public(findings));
-    item(out, "port mapping", &mapping(findings));
+    mapping(out, findings);
     item(out, "double NAT", &double_nat(findings));
     item(out, "IPv6", findings.ipv6().words());
     let hairpin = yes_no(
@@ -226,26 +226,31 @@ fn shown(address: SocketAddr) -> String {
     address.to_string()
 }
 
-fn mapping(findings: &Findings) -> String {
+fn mapping(out: &mut String, findings: &Findings) {
+    let ports = findings.mapped();
+    let ports: Vec<String> = ports
+        .iter()
+        .map(|port| format!("{} by {}", port.external, port.protocol.name()))
+        .collect();
     let words = match &findings.mapping {
-        Mapping::NotAsked if findings.nat.mappings.is_empty() => "routers were not asked".to_owned(),
-        Mapping::Failed(reason) => format!("none: {}", reason.text),
-        Mapping::NotAsked | Mapping::Mapped { .. } => {
-            let ports: Vec<String> = findings
-                .mapped()
-                .iter()
-                .map(|port| format!("{} by {}", port.external, port.protocol.name()))
-                .collect();
-            ports.join(", ")
+        Mapping::NotAsked if ports.is_empty() => "routers were not asked".to_owned(),
+        Mapping::Asked { .. } if ports.is_empty() => "none: no router gives a port".to_owned(),
+        Mapping::Asked { taken_back: true, .. } => format!("{} (a try: given back)", ports.join(", ")),
+        Mapping::NotAsked | Mapping::Asked { .. } => ports.join(", "),
+    };
+    item(out, "port mapping", &words);
+    if let (Mapping::Asked { failures, .. }, true) = (&findings.mapping, ports.is_empty()) {
+        for (protocol, text) in failures {
+            item(out, "", &format!("{}: {text}", protocol.name()));
         }
-    };
-    let back = match &findings.mapping {
-        Mapping::Mapped { taken_back: true, .. } => " (a try: taken back)",
-        _ => "",
-    };
-    match findings.manual {
-        Some(manual) => format!("{words}{back}; by hand: {manual}"),
-        None => format!("{words}{back}"),
+    }
+    if let Some(manual) = findings.manual {
+        let open = match findings.nat.manual_open {
+            Some(true) => ": open",
+            Some(false) => ": not open",
+            None => "",
+        };
+        item(out, "", &format!("by hand: {manual}{open}"));
     }
 }
 

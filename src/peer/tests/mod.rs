@@ -6,6 +6,7 @@ mod nat;
 mod paths;
 mod punch;
 mod random;
+mod roaming;
 mod server;
 
 use std::time::Duration;
