@@ -226,6 +226,11 @@ impl Lab {
         )
     }
 
+    /// Sockets that a host has open.
+    pub fn socket_count(&self, host: HostId) -> usize {
+        self.hosts[host.0].sockets.len()
+    }
+
     /// Runs an engine on a host: `factory` makes it now, and anew at each [`restart`](Self::restart).
     pub fn start<E: LabEngine>(&mut self, host: HostId, factory: impl Fn(Startup) -> E + 'static) {
         self.hosts[host.0].factory = Some(Box::new(move |startup| Box::new(factory(startup))));

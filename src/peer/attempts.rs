@@ -10,25 +10,29 @@
 //! Timers: [`ASK_TIME`] for the server's answer, [`RETRY_INTERVAL`] while the server says that an attempt is running which this side
 //! does not know (yet, or any more), and those of [`super::punch`].
 
+mod driving;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rand::Rng;
 
 use super::Node;
 use super::api::{Event, NatOutcome, Reason, RequestId};
-use super::paths::{Owner, Path};
-use super::punch::{HOLD_TIME, Outgoing, Punch, Verdict, Verified};
+use super::paths::Path;
+use super::punch::budget::{Bucket, ProbeCounters};
+use super::punch::series::hold_interval;
+use super::punch::{Packet, Punch, Purpose, Surroundings};
 use super::requests::Pending;
+use super::sockets::LeaseId;
 use crate::codes::{Code, PathKind};
 use crate::engine::SocketName;
-use crate::transport::SyntheticAddress;
-use crate::transport::identity::{Guid, PublicKey};
+use crate::transport::identity::Guid;
 use crate::wire::control::{Consent, RelayPolicy, ToServer};
 use crate::wire::introduction::{BirthdayPermit, Candidate, Introduction, NatFacts, PortForecast};
-use crate::wire::probe::{Probe, ProbeKey, ProbeKind};
+use crate::wire::probe::ProbeKey;
+use driving::QueuedPacket;
 
 /// The server's answer comes within a round trip; it gives the target 10 s at most before it calls it unresponsive.
 const ASK_TIME: Duration = Duration::from_secs(12);
@@ -38,10 +42,6 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 const MAX_ATTEMPTS: usize = 128;
 /// Attempts in all, those included whose path is open and held.
 const MAX_HELD: usize = 2 * MAX_ATTEMPTS;
-/// Unsolicited probes a second, for the node as a whole: with [`PROBE_BURST`] no second ever sees more than 500.
-const PROBE_RATE: f64 = 350.0;
-/// Probes that may leave at once: the first volley to four peers with a full list of candidates each.
-const PROBE_BURST: f64 = 150.0;
 /// Probes and answers that wait for the socket; more than that and the newest are dropped.
 const MAX_QUEUED: usize = 512;
 
@@ -64,29 +64,16 @@ struct Run {
     ended: bool,
     /// The two are connected, and nobody asked: the game hears of a path that changes, not of the attempt.
     quiet: bool,
+    leases: Vec<Lease>,
 }
 
-/// A probe that waits for the socket, with what authenticates it.
+/// Sockets of the pool that an attempt has asked for.
 #[derive(Debug)]
-pub(super) struct QueuedProbe {
-    pub outgoing: Outgoing,
-    pub key: ProbeKey,
-}
-
-/// Holds the node's probing to its rate.
-#[derive(Debug)]
-struct Bucket {
-    tokens: f64,
-    filled_at: Instant,
-}
-
-impl Bucket {
-    fn has_token(&mut self, now: Instant) -> bool {
-        let elapsed = (now - self.filled_at).as_secs_f64();
-        self.tokens = (self.tokens + elapsed * PROBE_RATE).min(PROBE_BURST);
-        self.filled_at = now;
-        self.tokens >= 1.0
-    }
+struct Lease {
+    id: LeaseId,
+    purpose: Purpose,
+    /// The attempt knows that they are open.
+    given: bool,
 }
 
 /// All attempts of a node.
@@ -98,7 +85,10 @@ pub(super) struct Attempts {
     next_request: u32,
     bucket: Bucket,
     starved: bool,
-    pub queue: VecDeque<QueuedProbe>,
+    /// Whose technique's turn it was last.
+    served: Option<Guid>,
+    pub counters: ProbeCounters,
+    pub queue: VecDeque<QueuedPacket>,
     pub dropped: u64,
 }
 
@@ -109,11 +99,10 @@ impl Attempts {
             runs: BTreeMap::new(),
             by_introduction: BTreeMap::new(),
             next_request: 1,
-            bucket: Bucket {
-                tokens: PROBE_BURST,
-                filled_at: now,
-            },
+            bucket: Bucket::new(now),
             starved: false,
+            served: None,
+            counters: ProbeCounters::default(),
             queue: VecDeque::new(),
             dropped: 0,
         }
@@ -143,9 +132,23 @@ impl Attempts {
             .unwrap_or_default()
     }
 
-    fn enqueue(&mut self, outgoing: Outgoing, key: ProbeKey) {
+    /// The most that was sent of each kind, by attempts that run and those that are over.
+    pub fn probe_counters(&self) -> ProbeCounters {
+        let mut counters = self.counters;
+        self.runs
+            .values()
+            .for_each(|run| counters.raise_to(run.punch.counters()));
+        counters
+    }
+
+    fn run_of(&mut self, introduction: u64) -> Option<&mut Run> {
+        let peer = self.by_introduction.get(&introduction)?;
+        self.runs.get_mut(peer).filter(|run| !run.ended)
+    }
+
+    fn enqueue(&mut self, packet: Packet, key: ProbeKey) {
         if self.queue.len() < MAX_QUEUED {
-            self.queue.push_back(QueuedProbe { outgoing, key });
+            self.queue.push_back(QueuedPacket { packet, key });
         } else {
             self.dropped += 1;
         }
@@ -165,11 +168,7 @@ impl Attempts {
             .map(|ask| ask.retry_at.map_or(ask.deadline, |at| at.min(ask.deadline)));
         let runs = self.runs.values().filter_map(|run| run.punch.poll_timeout(now));
         // Out of tokens: whatever is due waits for the next one.
-        let floor = if self.starved {
-            now + Duration::from_secs_f64(1.0 / PROBE_RATE)
-        } else {
-            now
-        };
+        let floor = if self.starved { now + Bucket::wait() } else { now };
         asks.chain(runs).min().map(|at| at.max(floor))
     }
 }
@@ -265,7 +264,10 @@ impl Node {
         }
         introduction.candidates = self.sought_again(peer, introduction.candidates);
         let (v4, v6) = (self.has_socket(SocketName::Udp4), self.has_socket(SocketName::Udp6));
-        let punch = Punch::new(now, &introduction, ask.is_some(), |address| socket_for(address, v4, v6));
+        let around = self.punch_surroundings();
+        let punch = Punch::new(now, &introduction, ask.is_some(), around, |address| {
+            socket_for(address, v4, v6)
+        });
         let mut run = Run {
             punch,
             request: ask.as_ref().map_or(0, |ask| ask.request),
@@ -273,9 +275,12 @@ impl Node {
             sender: ask.is_some(),
             ended: false,
             quiet: self.link_address(peer).is_some(),
+            leases: Vec::new(),
         };
         if let Some(previous) = self.attempts.runs.remove(&peer) {
             self.attempts.by_introduction.remove(&previous.punch.introduction());
+            self.attempts.counters.raise_to(previous.punch.counters());
+            previous.leases.iter().for_each(|lease| self.pool.release(lease.id));
             // The same attempt goes on under a newer introduction.
             if !previous.ended && run.request == 0 {
                 (run.request, run.sender) = (previous.request, previous.sender);
@@ -288,6 +293,14 @@ impl Node {
         self.drive_attempts(now);
     }
 
+    /// What an attempt needs to know of this node.
+    fn punch_surroundings(&self) -> Surroundings {
+        Surroundings {
+            stun: self.stun_server(),
+            hold_interval: hold_interval(self.nat.report.lifetime.map(|(least, _)| least)),
+        }
+    }
+
     /// Probes a connected player by the connection's own secret, unless an attempt with it is under way.
     pub(super) fn begin_probing_connected(&mut self, now: Instant, introduction: &Introduction, asked: bool) {
         let peer = introduction.peer_guid();
@@ -296,7 +309,8 @@ impl Node {
         }
         self.forget_run(peer);
         let (v4, v6) = (self.has_socket(SocketName::Udp4), self.has_socket(SocketName::Udp6));
-        let mut punch = Punch::new(now, introduction, asked, |address| socket_for(address, v4, v6));
+        let around = self.punch_surroundings();
+        let mut punch = Punch::new(now, introduction, asked, around, |address| socket_for(address, v4, v6));
         punch.set_in_use(now, true);
         let run = Run {
             punch,
@@ -305,6 +319,7 @@ impl Node {
             sender: asked,
             ended: false,
             quiet: true,
+            leases: Vec::new(),
         };
         self.attempts.by_introduction.insert(introduction.id, peer);
         self.attempts.runs.insert(peer, run);
@@ -364,16 +379,25 @@ impl Node {
     /// More became known of the two NATs.
     pub(super) fn introduction_updated(
         &mut self,
-        _now: Instant,
-        _introduction: u64,
-        _facts: NatFacts,
-        _own_facts: NatFacts,
-        _permit: BirthdayPermit,
+        now: Instant,
+        introduction: u64,
+        facts: NatFacts,
+        own_facts: NatFacts,
+        permit: BirthdayPermit,
     ) {
+        if let Some(run) = self.attempts.run_of(introduction) {
+            run.punch.choose(now, facts, own_facts, permit);
+            self.drive_attempts(now);
+        }
     }
 
     /// The other side says where its router puts the mapping towards this node.
-    pub(super) fn forecast_received(&mut self, _now: Instant, _introduction: u64, _forecast: PortForecast) {}
+    pub(super) fn forecast_received(&mut self, now: Instant, introduction: u64, forecast: PortForecast) {
+        if let Some(run) = self.attempts.run_of(introduction) {
+            run.punch.forecast_received(now, forecast);
+            self.drive_attempts(now);
+        }
+    }
 
     /// Without its server: whoever has no introduction yet will not get one.
     pub(super) fn end_asks(&mut self, now: Instant) {
@@ -459,176 +483,10 @@ impl Node {
     fn forget_run(&mut self, peer: Guid) {
         if let Some(run) = self.attempts.runs.remove(&peer) {
             self.attempts.by_introduction.remove(&run.punch.introduction());
+            self.attempts.counters.raise_to(run.punch.counters());
+            run.leases.iter().for_each(|lease| self.pool.release(lease.id));
+            self.close_unused_sockets();
         }
-    }
-
-    /// A connected player probes by the connection's own secret: it sought another path first.
-    fn begin_answering_connected(&mut self, now: Instant, from: (SocketName, SocketAddr), contents: &[u8]) {
-        let Some((name, (peer, secret))) =
-            Probe::peek_introduction(contents).and_then(|name| Some((name, self.roaming.named(name)?)))
-        else {
-            return;
-        };
-        // One that runs takes the probe itself; one that has ended does, if it comes from where the player is.
-        let under_way = self.attempts.runs.get(&peer).is_some_and(|run| !run.ended);
-        let here = self.paths.route_from(from.0, from.1) == self.link_address(peer);
-        let held = self.attempts.by_introduction.contains_key(&name);
-        if under_way || (held && here) {
-            return;
-        }
-        if matches!(Probe::decode(contents, &ProbeKey::new(&secret)), Ok(probe) if probe.kind == ProbeKind::Request) {
-            self.other_side_seeks(now, peer);
-        }
-    }
-
-    /// A datagram that looks like a probe.
-    pub(super) fn handle_probe(&mut self, now: Instant, socket: SocketName, source: SocketAddr, contents: &[u8]) {
-        self.begin_answering_connected(now, (socket, source), contents);
-        let run = Probe::peek_introduction(contents)
-            .and_then(|introduction| self.attempts.by_introduction.get(&introduction))
-            .and_then(|peer| self.attempts.runs.get_mut(peer));
-        let Some(run) = run else {
-            self.dropped.probes += 1;
-            return;
-        };
-        let Ok(probe) = Probe::decode(contents, run.punch.key()) else {
-            self.dropped.probes += 1;
-            return;
-        };
-        let answer = run.punch.handle(now, socket, source, &probe, contents.len());
-        let key = run.punch.key().clone();
-        if let Some(answer) = answer {
-            self.attempts.enqueue(answer, key);
-        }
-        self.drive_attempts(now);
-    }
-
-    /// Sends what is due, takes new paths into use, reports what is decided.
-    fn drive_attempts(&mut self, now: Instant) {
-        self.timers_changed = true;
-        self.send_due_probes(now);
-        let peers: Vec<Guid> = self.attempts.runs.keys().copied().collect();
-        for peer in peers {
-            self.drive_run(now, peer);
-        }
-    }
-
-    fn send_due_probes(&mut self, now: Instant) {
-        let attempts = &mut self.attempts;
-        attempts.starved = false;
-        for run in attempts.runs.values_mut() {
-            while run.punch.poll_timeout(now).is_some_and(|at| at <= now) {
-                // Looked at before the probe is made: a probe that is not sent must not count as sent.
-                if !attempts.bucket.has_token(now) {
-                    attempts.starved = true;
-                    return;
-                }
-                let Some(outgoing) = run.punch.next_probe(now, || self.random.next_u64()) else {
-                    break;
-                };
-                attempts.bucket.tokens -= 1.0;
-                let key = run.punch.key().clone();
-                if attempts.queue.len() < MAX_QUEUED {
-                    attempts.queue.push_back(QueuedProbe { outgoing, key });
-                }
-            }
-        }
-    }
-
-    fn drive_run(&mut self, now: Instant, peer: Guid) {
-        let Some(run) = self.attempts.runs.get_mut(&peer) else {
-            return;
-        };
-        match run.punch.verdict(now) {
-            Verdict::Running => {}
-            Verdict::Opened(path) => {
-                self.adopt_paths(now, peer);
-                self.run_opened(now, peer, path);
-            }
-            Verdict::Failed => {
-                let reason = Reason {
-                    code: Code::NoDirectPath,
-                    text: run.punch.failure_text(),
-                };
-                if run.ended {
-                    // An open path that nobody used went silent.
-                    self.paths.close(now, peer);
-                } else {
-                    self.end_run(now, peer, reason, true);
-                }
-            }
-        }
-        if self
-            .attempts
-            .runs
-            .get(&peer)
-            .is_some_and(|run| run.ended && run.punch.is_over(now))
-        {
-            self.forget_run(peer);
-        }
-    }
-
-    /// Puts what was verified behind the peer's route.
-    fn adopt_paths(&mut self, now: Instant, peer: Guid) {
-        let Some(run) = self.attempts.runs.get(&peer) else {
-            return;
-        };
-        let key = run.punch.peer();
-        let verified: Vec<Verified> = run.punch.verified().collect();
-        for found in verified {
-            let path = Path {
-                socket: found.socket,
-                address: found.address,
-                kind: found.kind,
-                round_trip: Some(found.round_trip),
-                verified: true,
-            };
-            let known = self.route_of(peer, key, &found);
-            let address = match known {
-                Some(address) => {
-                    self.add_path(now, peer, address, path);
-                    address
-                }
-                None => {
-                    let address = self.transport.new_address();
-                    self.paths.insert(now, address, Owner::Peer(key), path);
-                    address
-                }
-            };
-            self.paths.open(peer, address, now + HOLD_TIME);
-        }
-    }
-
-    /// The route that a verified path belongs behind: that of the link, or of a way opened before, or the one that stands for this very
-    /// address.
-    fn route_of(&mut self, peer: Guid, key: PublicKey, found: &Verified) -> Option<SyntheticAddress> {
-        let linked = self.link_address(peer);
-        if let Some(address) = linked.or_else(|| Some(self.paths.opened(peer)?.0)) {
-            return Some(address);
-        }
-        let route = self.paths.route_from(found.socket, found.address)?;
-        if self.paths.owner(route) == Some(Owner::Stranger) {
-            // It is the peer's own: it dialled, or was dialled, before its address was verified.
-            self.paths.prove(route, Owner::Peer(key));
-        }
-        (self.paths.owner(route) == Some(Owner::Peer(key))).then_some(route)
-    }
-
-    fn run_opened(&mut self, now: Instant, peer: Guid, path: Verified) {
-        let Some(run) = self.attempts.runs.get_mut(&peer).filter(|run| !run.ended) else {
-            return;
-        };
-        run.ended = true;
-        let (request, sender, introduction) = (run.request, run.sender, run.punch.introduction());
-        let quiet = run.quiet && request == 0;
-        self.send_to_server(&ToServer::PunchEnded {
-            introduction,
-            path: path.kind.number(),
-        });
-        if !quiet {
-            self.raise_nat_success(request, peer, path.kind, path.address, sender);
-        }
-        self.way_opened(now, peer);
     }
 
     /// Ends an attempt that has not been decided. `tell`: the server does not know yet.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`api`] | what goes in and comes out |
 //! | `rendezvous` | the session with the server |
-//! | `attempts`, `punch` | opening ways: asking the server, probing |
+//! | `attempts`, `punch` | opening ways: asking the server; what to send where, and what to believe |
 //! | `paths` | which real path carries a synthetic address's packets |
 //! | `dials`, `connections` | wishes to connect; links to players: greeting, limits, ends |
 //! | `requests` | exactly one terminal event for each request |
@@ -65,6 +65,7 @@ use mesh::{Mesh, MeshConfig, MeshOutput};
 use nat::{NAT_RESOLVE, Nat};
 use paths::{Owner, Path, Paths, kind_of};
 use port_mapping::PortMapping;
+pub use punch::budget::ProbeCounters;
 use rendezvous::Rendezvous;
 use report::Reports;
 use requests::{Pending, Requests};
@@ -470,10 +471,16 @@ impl Node {
                 self.timers_changed = true;
                 self.pool.answered(id, sockets);
                 self.nat_sockets_opened(now, id);
+                self.attempts_sockets_opened(now);
             }
             SideEffectAnswer::Mapping(answer) => self.mapping_answer(now, answer),
         }
         self.settle(now);
+    }
+
+    /// The most that punching has sent, of each kind: what proves the budgets.
+    pub fn probe_counters(&self) -> ProbeCounters {
+        self.attempts.probe_counters()
     }
 
     /// What a test asks for further sockets.
@@ -753,6 +760,7 @@ impl Engine for Node {
                         .handle_datagram_from(now, route, origin, datagram.ecn, datagram.contents);
                 }
             }
+            Kind::Stun if self.sample_answered(now, datagram.source, &datagram.contents) => {}
             Kind::Stun => self.handle_stun(now, &datagram),
             Kind::OwnFrame(_) | Kind::Gate | Kind::GateRaw | Kind::Unknown => self.dropped.unknown += 1,
         }
@@ -773,6 +781,7 @@ impl Engine for Node {
             self.roaming_timeout(now);
             self.paths.sweep(now);
             self.mapping_timeout(now);
+            self.close_unused_sockets();
             if self.mesh.poll_timeout().is_some_and(|at| at <= now) {
                 self.mesh_changed().handle_timeout(now);
             }
@@ -783,16 +792,7 @@ impl Engine for Node {
     fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
         self.now = now;
         if let Some(queued) = self.attempts.queue.pop_front() {
-            let outgoing = queued.outgoing;
-            outgoing.probe.encode(&queued.key, outgoing.padded_to, buffer);
-            return Some(Transmit {
-                socket: outgoing.socket,
-                destination: outgoing.address,
-                ecn: None,
-                size: buffer.len(),
-                segment_size: None,
-                time_to_live: None,
-            });
+            return Some(queued.write(buffer));
         }
         if let Some((socket, destination)) = self.nat.poll_request(buffer) {
             return Some(Transmit {

@@ -215,6 +215,11 @@ impl Paths {
         holder.links > 0 && (!verified || same || !matches!(holder.owner, Owner::Peer(_)))
     }
 
+    /// True if a path leads through that socket.
+    pub fn uses_socket(&self, socket: SocketName) -> bool {
+        self.by_source.keys().any(|(used, _)| *used == socket)
+    }
+
     /// True if a link needs this route.
     pub fn is_in_use(&self, address: SyntheticAddress) -> bool {
         self.routes.get(&address).is_some_and(|route| route.links > 0)

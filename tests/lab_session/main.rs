@@ -12,6 +12,7 @@ mod replay;
 mod report;
 mod server;
 mod session;
+mod techniques;
 
 use std::time::Duration;
 

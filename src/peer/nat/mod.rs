@@ -259,6 +259,13 @@ impl Node {
 
 /// Commands and news.
 impl Node {
+    /// Has the node believe that about its NAT, and tell the server: for tests of what follows from it.
+    #[cfg(any(test, feature = "lab"))]
+    pub fn assume_nat_facts(&mut self, facts: crate::wire::introduction::NatFacts) {
+        self.nat.report.facts = facts;
+        self.update_server();
+    }
+
     /// The game's call.
     pub(super) fn detect_nat(&mut self, now: Instant, request: RequestId, options: DetectOptions) {
         self.requests.begin(request, Pending::DetectNat);

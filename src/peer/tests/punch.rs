@@ -9,9 +9,11 @@ use bytes::Bytes;
 use super::ms;
 use crate::codes::PathKind;
 use crate::engine::SocketName;
-use crate::peer::punch::{HOLD_TIME, LAN_GRACE, MAX_TARGETS, Outgoing, Punch, TIME_LIMIT, Verdict};
+use crate::peer::punch::budget::{PLAIN_ADDRESSES, PREDICTED_ADDRESSES};
+use crate::peer::punch::series::{HOLD_INTERVAL, TIME_LIMIT};
+use crate::peer::punch::{HOLD_TIME, LAN_GRACE, Outgoing, Packet, Punch, Purpose, Surroundings, Verdict};
 use crate::transport::identity::PublicKey;
-use crate::wire::introduction::{BirthdayPermit, Candidate, CandidateKind, Introduction, NatFacts};
+use crate::wire::introduction::{BirthdayPermit, Candidate, CandidateKind, Introduction, NatFacts, PortForecast};
 use crate::wire::probe::{PADDED_PROBE, PLAIN_PROBE, Probe, ProbeKind};
 
 const PUBLIC: &str = "198.51.100.7:4000";
@@ -44,6 +46,11 @@ fn introduction(candidates: &[(CandidateKind, &str)]) -> Introduction {
     }
 }
 
+const AROUND: Surroundings = Surroundings {
+    stun: None,
+    hold_interval: HOLD_INTERVAL,
+};
+
 /// An attempt with its time.
 struct Test {
     punch: Punch,
@@ -57,7 +64,7 @@ impl Test {
         let start = Instant::now();
         let only_v4 = |address: SocketAddr| address.is_ipv4().then_some(SocketName::Udp4);
         Self {
-            punch: Punch::new(start, &introduction(candidates), true, only_v4),
+            punch: Punch::new(start, &introduction(candidates), true, AROUND, only_v4),
             start,
             now: start,
             random: 0,
@@ -66,11 +73,14 @@ impl Test {
 
     fn due(&mut self) -> Vec<Outgoing> {
         let mut due = Vec::new();
-        while let Some(outgoing) = self.punch.next_probe(self.now, || {
+        while let Some(packet) = self.punch.next_packet(self.now, || {
             self.random += 1;
             self.random
         }) {
-            due.push(outgoing);
+            match packet {
+                Packet::Probe(outgoing) => due.push(outgoing),
+                Packet::Sample { .. } => panic!("there is no server"),
+            }
         }
         due
     }
@@ -167,7 +177,7 @@ fn a_stranger_that_replays_a_request_draws_no_more_than_that() {
         test.request(&format!("198.51.{}.{}:9", number / 250, number % 250 + 1), PADDED_PROBE);
     }
     let sent = test.run_to_the_end();
-    assert_eq!(sent.len(), MAX_TARGETS);
+    assert_eq!(sent.len(), PLAIN_ADDRESSES);
     assert!(sent.values().all(|count| *count <= 10));
 }
 
@@ -386,4 +396,149 @@ fn a_void_secret_opens_nothing_new() {
     test.at(ms(30_000));
     assert!(test.request("198.51.100.8:1", PADDED_PROBE).is_none());
     assert!(test.request(PUBLIC, PADDED_PROBE).is_some(), "what is open stays open");
+}
+
+/// A symmetric router that filters by port, and draws its ports.
+const DRAWING: NatFacts = NatFacts {
+    mapping_varies_by_address: None,
+    mapping_varies_by_port: Some(true),
+    filters_by_address: Some(true),
+    filters_by_port: Some(true),
+    preserves_port: Some(false),
+    port_step: None,
+    port_block: None,
+    hairpin: None,
+};
+
+/// A router that keeps its mapping and filters by port.
+const KEEPING: NatFacts = NatFacts {
+    mapping_varies_by_port: Some(false),
+    ..DRAWING
+};
+
+fn forecast(ip: &str, before: u16, after: u16) -> PortForecast {
+    PortForecast {
+        round: 0,
+        before: address(&format!("{ip}:{before}")),
+        after,
+        step: 1,
+    }
+}
+
+#[test]
+fn a_forecast_is_probed_between_its_samples_first() {
+    let mut test = Test::new(&[(CandidateKind::Observed, PUBLIC)]);
+    test.due();
+    test.at(ms(100));
+    test.due();
+    test.punch
+        .forecast_received(test.now, forecast("198.51.100.7", 6_000, 6_003));
+    let ports: Vec<u16> = test.due().iter().map(|probe| probe.address.port()).collect();
+    assert_eq!(ports, [6_001, 6_002]);
+}
+
+#[test]
+fn forecasts_beyond_the_budget_are_not_followed() {
+    let mut test = Test::new(&[(CandidateKind::Observed, PUBLIC)]);
+    for number in 0..16 {
+        test.punch.forecast_received(
+            test.now,
+            forecast("198.51.100.7", 6_000 + 100 * number, 6_020 + 100 * number),
+        );
+    }
+    let mut sent = test.run_to_the_end();
+    sent.remove(&address(PUBLIC));
+    assert_eq!(sent.len(), PREDICTED_ADDRESSES);
+    assert!(sent.values().all(|count| *count <= 3), "{sent:?}");
+    assert_eq!(test.punch.counters().predicted as usize, PREDICTED_ADDRESSES);
+}
+
+/// Probes cannot be aimed at third parties by foreseeing their addresses.
+#[test]
+fn a_forecast_for_somebody_elses_address_is_ignored() {
+    let mut test = Test::new(&[(CandidateKind::Observed, PUBLIC)]);
+    for ip in ["203.0.113.77", "127.0.0.1", "224.0.0.1", "0.0.0.0"] {
+        test.punch.forecast_received(test.now, forecast(ip, 6_000, 6_003));
+    }
+    assert_eq!(test.run_to_the_end().len(), 1);
+}
+
+#[test]
+fn facts_that_come_late_begin_what_they_call_for() {
+    let mut test = Test::new(&[(CandidateKind::Observed, PUBLIC)]);
+    assert_eq!(test.punch.next_wish(), None);
+    test.at(ms(500));
+    test.due();
+    let sockets = BirthdayPermit {
+        probe_ports: 0,
+        sockets: 64,
+    };
+    for _ in 0..2 {
+        test.punch.choose(test.now, KEEPING, DRAWING, sockets);
+    }
+    assert_eq!(test.punch.next_wish(), Some((Purpose::Birthday, 64)));
+    assert_eq!(test.punch.next_wish(), None, "each wish comes once");
+    let names: Vec<_> = (0..64).map(SocketName::Birthday).collect();
+    test.punch.sockets_opened(test.now, Purpose::Birthday, names);
+    let mut from = BTreeMap::new();
+    while test.verdict() == Verdict::Running {
+        for probe in test.due() {
+            *from.entry(probe.socket).or_insert(0) += 1;
+            assert_eq!(probe.address, address(PUBLIC));
+        }
+        test.now = test.punch.poll_timeout(test.now).unwrap();
+    }
+    assert_eq!(from.remove(&SocketName::Udp4), Some(8), "two had been sent before");
+    assert_eq!(from.len(), 64);
+    assert!(from.values().all(|count| *count == 3), "{from:?}");
+}
+
+#[test]
+fn without_a_permit_no_port_is_searched() {
+    let mut test = Test::new(&[(CandidateKind::Observed, PUBLIC)]);
+    let none = BirthdayPermit::default();
+    test.punch.choose(test.now, DRAWING, KEEPING, none);
+    test.punch.choose(test.now, KEEPING, DRAWING, none);
+    assert_eq!(test.punch.next_wish(), None);
+    assert_eq!(test.run_to_the_end().len(), 1);
+}
+
+#[test]
+fn an_answer_to_one_of_many_probes_is_followed_by_a_full_size_one() {
+    let mut test = Test::new(&[(CandidateKind::Observed, PUBLIC)]);
+    let permit = BirthdayPermit {
+        probe_ports: 2_048,
+        sockets: 0,
+    };
+    test.punch.choose(test.now, DRAWING, KEEPING, permit);
+    let found = loop {
+        test.now = test.punch.poll_timeout(test.now).unwrap();
+        let due = test.due();
+        if let Some(probe) = due.iter().find(|probe| probe.address != address(PUBLIC)) {
+            break *probe;
+        }
+    };
+    assert_eq!(found.padded_to, 0);
+    // Somebody who does not know the transaction is not followed.
+    let observed = address("203.0.113.1:5000");
+    let invented = found.probe.transaction.wrapping_add(1 << 20);
+    test.handle(
+        "198.51.100.7:77",
+        invented,
+        ProbeKind::Response { observed },
+        PLAIN_PROBE,
+    );
+    assert!(
+        test.due()
+            .iter()
+            .all(|probe| probe.address != address("198.51.100.7:77"))
+    );
+    test.now += ms(2);
+    test.answer(&found);
+    let probe = test.due()[0];
+    assert_eq!((probe.address, probe.padded_to), (found.address, PADDED_PROBE));
+    test.answer(&probe);
+    assert!(matches!(test.verdict(), Verdict::Opened(path) if path.address == found.address));
+    test.now += ms(100);
+    assert!(test.due().is_empty(), "the search is over");
 }

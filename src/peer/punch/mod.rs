@@ -1,13 +1,33 @@
 //! One attempt to open a path: a pure state machine.
 //!
-//! In: the introduction (candidates, secret), authenticated probes with where they came from, the time. Out: probes to send,
-//! verified paths, a verdict. It sends to every candidate at once, answers what the other side sends, follows the other side to
-//! addresses that nobody named (an address-dependent mapping shows itself that way), and takes the best path that carried a
-//! full-size probe there and back.
+//! In: the introduction (candidates, secret, both sides' NAT facts, permit), authenticated probes with where they came from, sockets of the
+//! pool, the server's answers to samples, the other side's forecasts, the time. Out: packets to send, wishes for sockets, forecasts for the
+//! other side, verified paths, a verdict. It sends to every candidate at once, answers what the other side sends, follows the other side to
+//! addresses that nobody named (an address-dependent mapping shows itself that way), does what else the two routers call for, and takes the
+//! best path that carried a full-size probe there and back.
 //!
-//! Timers: the probing series (`SERIES`), the wait for a path inside the own network ([`LAN_GRACE`]), the time limit
-//! ([`TIME_LIMIT`]), and, once a path is open and nobody uses it, a probe every [`HOLD_INTERVAL`] for [`HOLD_TIME`], because a router
-//! forgets a silent mapping.
+//! | file | what it does |
+//! |---|---|
+//! | this | the attempt: targets, answers, verdict, holding what is open |
+//! | [`beside`] | what is done beside the volley |
+//! | [`techniques`] | which technique for which pair: the matrix |
+//! | [`series`] | timing |
+//! | [`budget`] | limits, counters |
+//! | [`rounds`] | samples and fresh mappings of a router that gives ports in sequence |
+//! | [`predict`] | the ports that it gave, or will give |
+//! | [`birthday`] | many mappings, and the search for one of them |
+//!
+//! Timers: the probing series ([`series::SERIES`]), the wait for a path inside the own network ([`LAN_GRACE`]), the time limit
+//! ([`series::TIME_LIMIT`]), those of the techniques, and, once a path is open and nobody uses it, a probe every so often
+//! ([`series::hold_interval`]) for [`HOLD_TIME`], because a router forgets a silent mapping.
+
+pub mod beside;
+pub mod birthday;
+pub mod budget;
+pub mod predict;
+pub mod rounds;
+pub mod series;
+pub mod techniques;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -19,47 +39,18 @@ use crate::engine::SocketName;
 use crate::transport::identity::PublicKey;
 use crate::wire::introduction::{Candidate, CandidateKind, Introduction, NatFacts};
 use crate::wire::probe::{PADDED_PROBE, Probe, ProbeKey, ProbeKind};
+use crate::wire::stun::TransactionId;
+use beside::Beside;
+use budget::{PLAIN_ADDRESSES, ProbeCounters, Unanswered};
+use series::{
+    ANSWER_BURST, ANSWER_REFILL, BESIDE_ROUNDS, BIRTHDAY_TIME_LIMIT, HEARD_FROM, HOLD_RETRY, HOLD_TRIES, SERIES,
+    TIME_LIMIT,
+};
+pub use series::{HOLD_TIME, LAN_GRACE};
+use techniques::describe;
 
-/// Silence before each probe to an address, and whether it is padded to full size. 0, 20, 60, 140, 300 ms, then the gap doubles: two
-/// packets at once (a plain one tells a path that only passes small packets from no path), ten in all, as many as may go
-/// unanswered to one address.
-const SERIES: [(u64, bool); 10] = [
-    (0, true),
-    (0, false),
-    (20, true),
-    (40, true),
-    (80, true),
-    (160, true),
-    (320, true),
-    (640, true),
-    (1280, true),
-    (2560, true),
-];
-/// Where an address's series begins when the other side has just been heard there: its router is open already, so no plain one.
-const HEARD_FROM: usize = 2;
-/// Most addresses of one attempt, those learned included.
-pub const MAX_TARGETS: usize = 32;
-/// An attempt that has not opened a path by then never will: both series are over, with room for an introduction that came late
-/// to the other side.
-pub const TIME_LIMIT: Duration = Duration::from_secs(8);
-/// A direct path is not taken before this while an address inside the own network may still answer; such an answer takes a few
-/// milliseconds.
-pub const LAN_GRACE: Duration = Duration::from_millis(25);
-/// Time that an opened path is kept although nobody connects over it.
-pub const HOLD_TIME: Duration = Duration::from_secs(60);
-/// Silence between probes on such a path. Routers forget UDP mappings after 30 s and more.
-const HOLD_INTERVAL: Duration = Duration::from_secs(10);
-/// Time between repeats when a probe on an open path stays unanswered.
-const HOLD_RETRY: Duration = Duration::from_secs(1);
-/// Unanswered probes in a row after which an opened path is given up.
-const HOLD_TRIES: u8 = 4;
-/// Answers that one address may get at once; a token comes back every [`ANSWER_REFILL`]. Two series and their repeats.
-const ANSWER_BURST: u8 = 24;
-/// See [`ANSWER_BURST`].
-const ANSWER_REFILL: Duration = Duration::from_millis(250);
 /// Probes whose answers are still awaited; older ones are forgotten first.
 const MAX_OUTSTANDING: usize = 128;
-
 /// A probe that is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outgoing {
@@ -71,6 +62,42 @@ pub struct Outgoing {
     pub probe: Probe,
     /// Bytes that it is padded to; 0: none.
     pub padded_to: usize,
+    /// How far it may go, if not as far as it takes.
+    pub time_to_live: Option<u8>,
+}
+
+/// What is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packet {
+    /// To the other side.
+    Probe(Outgoing),
+    /// A STUN request to the server.
+    Sample {
+        /// From where.
+        socket: SocketName,
+        /// Where to.
+        server: SocketAddr,
+        /// Echoed in the answer.
+        transaction: TransactionId,
+    },
+}
+
+/// What sockets of the pool are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// [`rounds`].
+    Rounds,
+    /// [`birthday`].
+    Birthday,
+}
+
+/// What an attempt must know of its own node.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings {
+    /// Where samples are taken: the server's IPv4 STUN.
+    pub stun: Option<SocketAddr>,
+    /// See [`series::hold_interval`].
+    pub hold_interval: Duration,
 }
 
 /// A path that works.
@@ -128,11 +155,16 @@ pub struct Punch {
     asked: bool,
     started: Instant,
     secret_ends: Instant,
+    around: Surroundings,
     facts: NatFacts,
     candidates: Vec<Candidate>,
+    own_facts: NatFacts,
     named: usize,
     targets: Vec<Target>,
     outstanding: VecDeque<Outstanding>,
+    unanswered: Unanswered,
+    counters: ProbeCounters,
+    beside: Beside,
     opened: Option<(Instant, usize)>,
     failed: bool,
     in_use: bool,
@@ -146,6 +178,7 @@ impl Punch {
         now: Instant,
         introduction: &Introduction,
         asked: bool,
+        around: Surroundings,
         socket_for: impl Fn(SocketAddr) -> Option<SocketName>,
     ) -> Self {
         let mut punch = Self {
@@ -155,32 +188,58 @@ impl Punch {
             asked,
             started: now,
             secret_ends: now + Duration::from_millis(introduction.valid_ms.into()),
+            around,
             facts: introduction.facts,
             candidates: introduction.candidates.clone(),
+            own_facts: introduction.own_facts,
             named: 0,
             targets: Vec::new(),
             outstanding: VecDeque::new(),
+            unanswered: Unanswered::default(),
+            counters: ProbeCounters::default(),
+            beside: Beside::default(),
             opened: None,
             failed: false,
             in_use: false,
             hold_at: now,
             hold_missed: 0,
         };
-        for candidate in &introduction.candidates {
-            let loopback_seen = introduction.own_observed.is_some_and(|own| own.ip().is_loopback());
-            let usable = may_send_to(candidate.address) && (loopback_seen || !candidate.address.ip().is_loopback());
-            if let Some(socket) = socket_for(candidate.address)
-                && usable
-            {
-                let kind = match candidate.kind {
-                    CandidateKind::Local => PathKind::Lan,
-                    _ => kind_of(candidate.address),
-                };
-                punch.add_target(now, socket, candidate.address, kind, false);
-            }
-        }
-        punch.named = punch.targets.len();
+        punch.add_candidates(now, introduction, socket_for);
+        punch.choose(now, introduction.facts, introduction.own_facts, introduction.permit);
         punch
+    }
+
+    fn add_candidates(
+        &mut self,
+        now: Instant,
+        introduction: &Introduction,
+        socket_for: impl Fn(SocketAddr) -> Option<SocketName>,
+    ) {
+        let loopback_seen = introduction.own_observed.is_some_and(|own| own.ip().is_loopback());
+        let own_ip = introduction.own_observed.map(|own| own.ip());
+        let observed = |address: &SocketAddr| Some(address.ip()) == own_ip;
+        let one_household = introduction
+            .candidates
+            .iter()
+            .any(|candidate| observed(&candidate.address));
+        for candidate in &introduction.candidates {
+            let address = candidate.address;
+            let usable = may_send_to(address) && (loopback_seen || !address.ip().is_loopback());
+            let Some(socket) = socket_for(address).filter(|_| usable) else {
+                continue;
+            };
+            // A public address of one of the other's interfaces is the LAN's only for those who share it.
+            let kind = match (candidate.kind, address) {
+                (CandidateKind::Local, SocketAddr::V4(_)) if !one_household => kind_of(address),
+                (CandidateKind::Local, _) => PathKind::Lan,
+                _ => kind_of(address),
+            };
+            if address.is_ipv4() {
+                self.beside.name(socket, address, candidate.kind, kind);
+            }
+            self.add_target(now, socket, address, kind, false);
+        }
+        self.named = self.targets.len();
     }
 
     fn add_target(
@@ -196,9 +255,11 @@ impl Punch {
             target.kind = target.kind.min(kind);
             return Some(index);
         }
-        if self.targets.len() >= MAX_TARGETS {
+        let new = self.targets.iter().all(|target| target.address != address);
+        if self.targets.len() >= PLAIN_ADDRESSES {
             return None;
         }
+        self.counters.addresses += u32::from(new);
         self.targets.push(Target {
             socket,
             address,
@@ -248,18 +309,45 @@ impl Punch {
     /// A connection over the opened path stands (then its own packets keep the path alive), or does not stand any more.
     pub fn set_in_use(&mut self, now: Instant, in_use: bool) {
         self.in_use = in_use;
-        self.hold_at = now + HOLD_INTERVAL;
+        self.hold_at = now + self.around.hold_interval;
         self.hold_missed = 0;
     }
 
-    /// The next probe that is due.
-    pub fn next_probe(&mut self, now: Instant, mut random: impl FnMut() -> u64) -> Option<Outgoing> {
+    /// The most that was sent of each kind.
+    pub fn counters(&self) -> &ProbeCounters {
+        &self.counters
+    }
+
+    /// Sockets on which the other side was heard: they may be, or become, the path of this side or of the other.
+    pub fn heard_sockets(&self) -> impl Iterator<Item = SocketName> + '_ {
+        let heard = self
+            .targets
+            .iter()
+            .filter(|target| target.heard || target.round_trip.is_some());
+        heard.map(|target| target.socket)
+    }
+
+    /// The next packet that is due.
+    pub fn next_packet(&mut self, now: Instant, mut random: impl FnMut() -> u64) -> Option<Packet> {
+        let urgent = self.next_urgent(now, &mut random).map(Packet::Probe);
+        urgent.or_else(|| self.next_technique(now, &mut random))
+    }
+
+    /// The next probe that is due to an address that is known.
+    pub fn next_urgent(&mut self, now: Instant, mut random: impl FnMut() -> u64) -> Option<Outgoing> {
         if self.failed {
             return None;
         }
         let due = |target: &Target| target.next_at.is_some_and(|at| at <= now);
-        if let Some(index) = self.targets.iter().position(due) {
+        while let Some(index) = self.targets.iter().position(due) {
+            let foreseen = self.beside.in_rounds().then(|| self.endpoint()).flatten();
             let target = &mut self.targets[index];
+            let beside = Some(target.address) == foreseen && target.next >= BESIDE_ROUNDS;
+            let allowed = target.heard || (!beside && self.unanswered.spend(target.address, &mut self.counters));
+            if !allowed {
+                target.next_at = None;
+                continue;
+            }
             let padded = SERIES[target.next].1;
             target.next += 1;
             target.next_at = SERIES
@@ -304,6 +392,7 @@ impl Punch {
                 kind: ProbeKind::Request,
             },
             padded_to: if padded { PADDED_PROBE } else { 0 },
+            time_to_live: None,
         }
     }
 
@@ -367,6 +456,7 @@ impl Punch {
                 kind: ProbeKind::Response { observed: source },
             },
             padded_to: size,
+            time_to_live: None,
         })
     }
 
@@ -376,6 +466,10 @@ impl Punch {
             .iter()
             .position(|probe| probe.transaction == transaction)
         else {
+            if self.beside.scattered(transaction) && now < self.secret_ends && self.opened.is_none() {
+                // One of the many was right: now a full-size probe.
+                self.add_target(now, socket, source, kind_of(source), true);
+            }
             return;
         };
         let probe = self.outstanding[position];
@@ -392,7 +486,7 @@ impl Punch {
         let held = self.opened.is_some_and(|(_, index)| index == probe.target);
         if held {
             self.hold_missed = 0;
-            self.hold_at = now + HOLD_INTERVAL;
+            self.hold_at = now + self.around.hold_interval;
         }
         if !probe.padded || size < PADDED_PROBE {
             target.small_only = target.round_trip.is_none();
@@ -437,12 +531,13 @@ impl Punch {
         match best {
             Some((kind, _, index)) if kind == PathKind::Lan || !self.lan_plausible(now) => {
                 self.opened = Some((now, index));
-                self.hold_at = now + HOLD_INTERVAL;
+                self.hold_at = now + self.around.hold_interval;
                 self.hold_missed = 0;
                 self.stop_worse(kind);
+                self.beside.stop();
                 self.verdict(now)
             }
-            _ if self.failed || now >= self.started + TIME_LIMIT => {
+            _ if self.failed || now >= self.started + self.time_limit() => {
                 self.failed = best.is_none();
                 if self.failed { Verdict::Failed } else { Verdict::Running }
             }
@@ -480,20 +575,24 @@ impl Punch {
             Some((at, _)) if self.in_use => at + HOLD_TIME,
             Some((at, _)) => self.hold_at.min(at + HOLD_TIME),
             None if now < self.started + LAN_GRACE && self.verified().next().is_some() => self.started + LAN_GRACE,
-            None => self.started + TIME_LIMIT,
+            None => self.started + self.time_limit(),
         };
-        Some(probes.map_or(own, |probe| probe.min(own)))
+        let techniques = self.opened.is_none().then(|| self.beside.poll_timeout()).flatten();
+        [probes, techniques].into_iter().flatten().chain([own]).min()
+    }
+
+    fn time_limit(&self) -> Duration {
+        if self.beside.in_birthday() {
+            BIRTHDAY_TIME_LIMIT
+        } else {
+            TIME_LIMIT
+        }
     }
 
     /// Why it failed, in words a player can act upon.
     pub fn failure_text(&self) -> String {
         let heard = self.targets.iter().filter(|target| target.heard).count();
         let small = self.targets.iter().any(|target| target.small_only);
-        let known = match (self.facts.mapping_varies_by_address, self.facts.mapping_varies_by_port) {
-            (Some(true), _) | (_, Some(true)) => "the other side's router is symmetric",
-            (Some(false), _) => "the other side's router keeps its mapping",
-            _ => "nothing is known of the other side's router",
-        };
         let seen = if small {
             "only small packets pass between the two".to_owned()
         } else if heard > 0 {
@@ -501,9 +600,17 @@ impl Punch {
         } else {
             "none answered".to_owned()
         };
+        let searched = match (self.counters.birthday_ports, self.counters.predicted) {
+            (0, 0) => String::new(),
+            (0, predicted) => format!(", and {predicted} foreseen"),
+            (ports, _) => format!(", and {ports} ports"),
+        };
         format!(
-            "{} addresses tried, {seen}; {known}. Forward a UDP port by hand or turn UPnP on at either router, or allow a relay.",
-            self.named
+            "{} addresses tried{searched}, {seen}; this side's router: {}; the other side's: {}. Forward a UDP port by hand or turn UPnP on at \
+             either router, or allow a relay.",
+            self.named,
+            describe(&self.own_facts),
+            describe(&self.facts)
         )
     }
 }

@@ -1,0 +1,170 @@
+//! What punching may send at most: every number with its reason, and counters that prove it.
+//!
+//! Whoever is introduced can be made to send packets to addresses that the other side names. So everything that nobody has answered is
+//! bounded: for an address (IP and port), for an attempt, for the node.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// Packets to an address that has not answered: the series of [`super::series`], shared by all sockets.
+pub const PLAIN_PACKETS: u8 = 10;
+/// Addresses of one attempt, those learned included: a full list of candidates, and as many again that show themselves.
+pub const PLAIN_ADDRESSES: usize = 32;
+/// Predicted addresses of one attempt: three rounds of about twenty.
+pub const PREDICTED_ADDRESSES: usize = 64;
+/// Distinct ports that one birthday attempt probes at most: with 256 sockets at the other side they hit in 99.97 of 100 cases.
+pub const BIRTHDAY_PORTS: u16 = 2_048;
+/// Time between two of them: 250 a second.
+pub const BIRTHDAY_INTERVAL: Duration = Duration::from_millis(4);
+/// Sockets that open mappings towards a prober.
+pub const OPENER_SOCKETS: u16 = 256;
+/// The same behind what looks like a carrier's NAT: those give a subscriber a few hundred to a few thousand ports, for all it does.
+pub const OPENER_SOCKETS_IN_BLOCK: u16 = 64;
+/// A block narrower than this is a carrier's: home routers give ports from (nearly) the whole range.
+pub const CARRIER_BLOCK: u32 = 16_384;
+/// Packets from each such socket.
+pub const OPENER_PACKETS: u8 = 3;
+/// Probes a second, for the node as a whole: with [`NODE_BURST`] no second ever sees more than 500.
+pub const NODE_RATE: f64 = 350.0;
+/// Probes that may leave at once: the first volley to four peers with a full list of candidates each.
+pub const NODE_BURST: f64 = 150.0;
+
+/// The most that was sent of each kind, in any attempt of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ProbeCounters {
+    /// Packets to one address that had not answered, [`PLAIN_PACKETS`] at most; predicted and birthday probes apart.
+    pub packets_to_an_address: u32,
+    /// Addresses of one attempt, at most [`PLAIN_ADDRESSES`].
+    pub addresses: u32,
+    /// Predicted addresses of one attempt, at most [`PREDICTED_ADDRESSES`].
+    pub predicted: u32,
+    /// Ports of one birthday attempt, at most [`BIRTHDAY_PORTS`] and what the permit says.
+    pub birthday_ports: u32,
+    /// Birthday probes of one attempt within a second, at most 250.
+    pub birthday_in_a_second: u32,
+    /// Sockets of one attempt that opened mappings for a birthday, at most [`OPENER_SOCKETS`] and what the permit says.
+    pub opener_sockets: u32,
+    /// Packets from one of them, at most [`OPENER_PACKETS`].
+    pub opener_packets: u32,
+    /// Packets of the node within a second, at most 500. Answers are not among them: those are no larger than what they answer.
+    pub in_a_second: u32,
+}
+
+impl ProbeCounters {
+    /// Takes the larger of each.
+    pub fn raise_to(&mut self, other: &Self) {
+        let pairs = [
+            (&mut self.packets_to_an_address, other.packets_to_an_address),
+            (&mut self.addresses, other.addresses),
+            (&mut self.predicted, other.predicted),
+            (&mut self.birthday_ports, other.birthday_ports),
+            (&mut self.birthday_in_a_second, other.birthday_in_a_second),
+            (&mut self.opener_sockets, other.opener_sockets),
+            (&mut self.opener_packets, other.opener_packets),
+            (&mut self.in_a_second, other.in_a_second),
+        ];
+        for (mine, theirs) in pairs {
+            *mine = theirs.max(*mine);
+        }
+    }
+}
+
+/// Packets that went to each address which has not answered.
+#[derive(Debug, Default)]
+pub struct Unanswered(BTreeMap<SocketAddr, u8>);
+
+impl Unanswered {
+    /// Counts one more packet; false: the address has had its share.
+    pub fn spend(&mut self, address: SocketAddr, counters: &mut ProbeCounters) -> bool {
+        let count = self.0.entry(address).or_default();
+        if *count >= PLAIN_PACKETS {
+            return false;
+        }
+        *count += 1;
+        counters.packets_to_an_address = counters.packets_to_an_address.max(u32::from(*count));
+        true
+    }
+}
+
+/// How many there were within the last second.
+#[derive(Debug, Default)]
+pub struct SecondWindow(VecDeque<Instant>);
+
+impl SecondWindow {
+    /// Counts one more; says how many there were within a second.
+    pub fn count(&mut self, now: Instant) -> u32 {
+        const SECOND: Duration = Duration::from_secs(1);
+        while self.0.front().is_some_and(|at| *at + SECOND <= now) {
+            self.0.pop_front();
+        }
+        self.0.push_back(now);
+        self.0.len() as u32
+    }
+}
+
+/// Holds the node's probing to its rate.
+#[derive(Debug)]
+pub struct Bucket {
+    tokens: f64,
+    filled_at: Instant,
+    window: SecondWindow,
+}
+
+impl Bucket {
+    /// A full one.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            tokens: NODE_BURST,
+            filled_at: now,
+            window: SecondWindow::default(),
+        }
+    }
+
+    /// Whether a probe may leave now.
+    pub fn has_token(&mut self, now: Instant) -> bool {
+        let elapsed = (now - self.filled_at).as_secs_f64();
+        self.tokens = (self.tokens + elapsed * NODE_RATE).min(NODE_BURST);
+        self.filled_at = now;
+        self.tokens >= 1.0
+    }
+
+    /// A probe leaves.
+    pub fn spend(&mut self, now: Instant, counters: &mut ProbeCounters) {
+        self.tokens -= 1.0;
+        counters.in_a_second = counters.in_a_second.max(self.window.count(now));
+    }
+
+    /// Time until the next token, when there is none.
+    pub fn wait() -> Duration {
+        Duration::from_secs_f64(1.0 / NODE_RATE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_second_ever_sees_more_than_five_hundred_probes() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(start);
+        let mut counters = ProbeCounters::default();
+        for step in 0..50_000 {
+            let now = start + Duration::from_micros(100 * step);
+            while bucket.has_token(now) {
+                bucket.spend(now, &mut counters);
+            }
+        }
+        assert!((490..=500).contains(&counters.in_a_second), "{counters:?}");
+    }
+
+    #[test]
+    fn an_address_gets_ten_packets_whatever_socket_sends_them() {
+        let (mut unanswered, mut counters) = (Unanswered::default(), ProbeCounters::default());
+        let one = "198.51.100.7:1".parse().unwrap();
+        let sent = (0..100).filter(|_| unanswered.spend(one, &mut counters)).count();
+        assert_eq!((sent, counters.packets_to_an_address), (10, 10));
+        assert!(unanswered.spend("198.51.100.7:2".parse().unwrap(), &mut counters));
+    }
+}
