@@ -119,15 +119,6 @@ impl Attempts {
         runs.find_map(|run| Some((&run.punch, run.punch.heard_at(socket, source)?)))
     }
 
-    /// The most that was sent of each kind, by attempts that run and those that are over.
-    pub fn probe_counters(&self) -> ProbeCounters {
-        let mut counters = self.counters;
-        self.runs
-            .values()
-            .for_each(|run| counters.raise_to(run.punch.counters()));
-        counters
-    }
-
     /// True while the server has been asked for that player and has not answered.
     pub fn is_asked(&self, peer: Guid) -> bool {
         self.asks.values().any(|ask| ask.peer == peer)
@@ -139,6 +130,15 @@ impl Attempts {
             .get(&peer)
             .map(|run| run.punch.candidates().to_vec())
             .unwrap_or_default()
+    }
+
+    /// The most that was sent of each kind, by attempts that run and those that are over.
+    pub fn probe_counters(&self) -> ProbeCounters {
+        let mut counters = self.counters;
+        self.runs
+            .values()
+            .for_each(|run| counters.raise_to(run.punch.counters()));
+        counters
     }
 
     fn run_of(&mut self, introduction: u64) -> Option<&mut Run> {
@@ -263,7 +263,11 @@ impl Node {
             return;
         }
         introduction.candidates = self.sought_again(peer, introduction.candidates);
-        let punch = self.new_punch(now, &introduction, ask.is_some());
+        let (v4, v6) = (self.has_socket(SocketName::Udp4), self.has_socket(SocketName::Udp6));
+        let around = self.punch_surroundings();
+        let punch = Punch::new(now, &introduction, ask.is_some(), around, |address| {
+            socket_for(address, v4, v6)
+        });
         let mut run = Run {
             punch,
             request: ask.as_ref().map_or(0, |ask| ask.request),
@@ -289,13 +293,12 @@ impl Node {
         self.drive_attempts(now);
     }
 
-    fn new_punch(&self, now: Instant, introduction: &Introduction, asked: bool) -> Punch {
-        let (v4, v6) = (self.has_socket(SocketName::Udp4), self.has_socket(SocketName::Udp6));
-        let around = Surroundings {
+    /// What an attempt needs to know of this node.
+    fn punch_surroundings(&self) -> Surroundings {
+        Surroundings {
             stun: self.stun_server(),
             hold_interval: hold_interval(self.nat.report.lifetime.map(|(least, _)| least)),
-        };
-        Punch::new(now, introduction, asked, around, |address| socket_for(address, v4, v6))
+        }
     }
 
     /// Probes a connected player by the connection's own secret, unless an attempt with it is under way.
@@ -305,7 +308,9 @@ impl Node {
             return;
         }
         self.forget_run(peer);
-        let mut punch = self.new_punch(now, introduction, asked);
+        let (v4, v6) = (self.has_socket(SocketName::Udp4), self.has_socket(SocketName::Udp6));
+        let around = self.punch_surroundings();
+        let mut punch = Punch::new(now, introduction, asked, around, |address| socket_for(address, v4, v6));
         punch.set_in_use(now, true);
         let run = Run {
             punch,

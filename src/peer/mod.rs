@@ -470,8 +470,8 @@ impl Node {
             SideEffectAnswer::SocketsOpened { id, sockets } => {
                 self.timers_changed = true;
                 self.pool.answered(id, sockets);
-                self.attempts_sockets_opened(now);
                 self.nat_sockets_opened(now, id);
+                self.attempts_sockets_opened(now);
             }
             SideEffectAnswer::Mapping(answer) => self.mapping_answer(now, answer),
         }
@@ -780,8 +780,8 @@ impl Engine for Node {
             self.dropped_timeout(now);
             self.roaming_timeout(now);
             self.paths.sweep(now);
-            self.close_unused_sockets();
             self.mapping_timeout(now);
+            self.close_unused_sockets();
             if self.mesh.poll_timeout().is_some_and(|at| at <= now) {
                 self.mesh_changed().handle_timeout(now);
             }

@@ -394,24 +394,6 @@ impl Node {
         self.write_to_server(link, &hello);
     }
 
-    /// A router that preserves ports shows another one towards the server alone if somebody else behind it, from the same port, came first.
-    /// Everybody else may meet this node at its own port's number.
-    fn preserved_candidate(&self) -> Option<Candidate> {
-        let observed = self.rendezvous.observed?;
-        let preserves = self.nat.report.facts.preserves_port == Some(true);
-        let own = if observed.is_ipv4() {
-            SocketName::Udp4
-        } else {
-            SocketName::Udp6
-        };
-        let bound = self.sockets.iter().find(|(name, _)| *name == own)?.1;
-        let address = SocketAddr::new(observed.ip(), bound.port());
-        (preserves && address != observed).then_some(Candidate {
-            kind: CandidateKind::Local,
-            address,
-        })
-    }
-
     /// The addresses of this node that it knows itself.
     fn candidates(&self) -> Vec<Candidate> {
         let mut candidates = Vec::new();
@@ -440,8 +422,8 @@ impl Node {
                 address: SocketAddr::new(*ip, bound.port()),
             }));
         }
-        candidates.extend(self.preserved_candidate());
-        candidates.truncate(MAX_CANDIDATES);
+        candidates.truncate(MAX_CANDIDATES - 1);
+        candidates.extend(self.port_guess());
         candidates
     }
 
