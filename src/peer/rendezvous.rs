@@ -427,6 +427,19 @@ impl Node {
         candidates
     }
 
+    /// A symmetric router that keeps port numbers shows the socket's own one to most others, but may have had to show the server another.
+    fn port_guess(&self) -> Option<Candidate> {
+        let (observed, facts) = (self.rendezvous.observed?, &self.nat.report.facts);
+        let (_, bound) = self.sockets.iter().find(|(name, _)| *name == SocketName::Udp4)?;
+        let guess = SocketAddr::new(observed.ip(), bound.port());
+        // A symmetric one that keeps numbers looks like one that keeps its mapping.
+        let keeps = facts.preserves_port == Some(true);
+        (observed.is_ipv4() && guess != observed && keeps).then_some(Candidate {
+            kind: CandidateKind::Local,
+            address: guess,
+        })
+    }
+
     /// Something arrived from the server.
     pub(super) fn server_readable(&mut self, now: Instant, link: LinkId) {
         while let Some(message) = self.transport.next_control(link) {
