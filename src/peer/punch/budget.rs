@@ -33,19 +33,19 @@ pub const NODE_BURST: f64 = 150.0;
 /// The most that was sent of each kind, in any attempt of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ProbeCounters {
-    /// Packets to one address that had not answered, [`PLAIN_PACKETS`] at most; predicted and birthday probes apart.
+    /// Packets to one address that had not answered, 10 at most; predicted and birthday probes apart.
     pub packets_to_an_address: u32,
-    /// Addresses of one attempt, at most [`PLAIN_ADDRESSES`].
+    /// Addresses of one attempt, at most 32.
     pub addresses: u32,
-    /// Predicted addresses of one attempt, at most [`PREDICTED_ADDRESSES`].
+    /// Predicted addresses of one attempt, at most 64.
     pub predicted: u32,
-    /// Ports of one birthday attempt, at most [`BIRTHDAY_PORTS`] and what the permit says.
+    /// Ports of one birthday attempt, at most 2,048 and what the permit says.
     pub birthday_ports: u32,
     /// Birthday probes of one attempt within a second, at most 250.
     pub birthday_in_a_second: u32,
-    /// Sockets of one attempt that opened mappings for a birthday, at most [`OPENER_SOCKETS`] and what the permit says.
+    /// Sockets of one attempt that opened mappings for a birthday, at most 256 and what the permit says.
     pub opener_sockets: u32,
-    /// Packets from one of them, at most [`OPENER_PACKETS`].
+    /// Packets from one of them, at most 3.
     pub opener_packets: u32,
     /// Packets of the node within a second, at most 500. Answers are not among them: those are no larger than what they answer.
     pub in_a_second: u32,
