@@ -679,12 +679,27 @@ impl Node {
         if let Some(route) = self.paths.route_from(datagram.socket, datagram.source) {
             return Some(route);
         }
+        let heard = self.attempts.heard_at(datagram.socket, datagram.source);
+        // The other side may send over another of several paths that opened at once: its probes were heard from there.
+        let known = heard.map(|(punch, kind)| (punch.peer().guid(), kind));
+        if let Some((peer, kind)) = known
+            && let Some(route) = self.link_address(peer).or_else(|| Some(self.paths.opened(peer)?.0))
+        {
+            let path = Path {
+                socket: datagram.socket,
+                address: datagram.source,
+                kind,
+                round_trip: None,
+                verified: false,
+            };
+            self.paths.add(route, path);
+            return Some(route);
+        }
         if !begins_connection(&datagram.contents) {
             // A peer that roamed shows a connection id that we gave out. It is followed once probes verify its new address.
             self.dropped.strangers += 1;
             return None;
         }
-        let heard = self.attempts.heard_at(datagram.socket, datagram.source);
         let (owner, kind) = match heard {
             Some((punch, kind)) => (Owner::Peer(punch.peer()), kind),
             None => (Owner::Stranger, kind_of(datagram.source)),

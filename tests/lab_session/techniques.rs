@@ -358,3 +358,27 @@ fn sockets_live_no_longer_than_what_they_are_for() {
         assert_eq!(open(&scenario), [1, 1], "{classes:?}");
     }
 }
+
+/// One of the opener's ports was the local one by chance in the first; in the others the two sides chose different ones of several sockets that
+/// were hit at once, and packets were lost.
+#[test]
+fn what_birthday_punching_opened_carries_a_connection() {
+    for (allocation, seed) in [
+        (Allocation::RandomInBlock { size: BLOCK }, 78),
+        (Allocation::RandomInBlock { size: BLOCK }, 60),
+        (Allocation::RandomInBlock { size: BLOCK }, 227),
+        (Allocation::Random, 104),
+        (Allocation::Random, 368),
+    ] {
+        let mut scenario = Scenario::builder(seed)
+            .loss(0.05)
+            .node(RouterKind::Symmetric(allocation))
+            .node(RouterKind::PortRestricted)
+            .build();
+        scenario.connect_all();
+        scenario.lab.run_for(ms(2_000));
+        let opened = scenario.open_nat(0, 1);
+        assert!(opened.is_ok(), "{opened:?} (lab seed {seed})");
+        scenario.connect_pair(0, 1);
+    }
+}

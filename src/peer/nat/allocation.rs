@@ -23,6 +23,8 @@ const ENOUGH_FOR_A_JUMP: usize = 8;
 const MOST_FOREIGN: i32 = 16;
 /// Samples without the local port's number from which on it is not kept.
 const FEWEST_MOVED: usize = 3;
+/// The same if a sample or two have it: in a narrow block that happens by chance, and no router moves so many that it could keep.
+const FEWEST_MOVED_BESIDE_CHANCE: usize = 6;
 /// Fewest ports of a block: the odds that they all lie in one half of it are 1 in 2,048.
 const FEWEST_IN_A_BLOCK: usize = 12;
 /// Fewest distances that show that ports do not run in one direction.
@@ -75,7 +77,9 @@ pub fn judge(samples: &[Sample], further: &[u16]) -> Allocation {
             ..Allocation::default()
         };
     }
-    let preserves = (kept == 0 && samples.len() >= FEWEST_MOVED).then_some(false);
+    let moved = samples.len() - kept;
+    let by_chance = moved >= FEWEST_MOVED_BESIDE_CHANCE && kept * 4 <= samples.len();
+    let preserves = (kept == 0 && moved >= FEWEST_MOVED || by_chance).then_some(false);
     let step = step(samples);
     let block = match step {
         Some(_) => None,
@@ -220,6 +224,10 @@ mod tests {
             sample(3, 5, 9),
         ];
         assert_eq!(kept(&chance), None);
+        let mut chance = moved(&[4_000, 4_100, 4_900, 4_300, 4_250, 4_801, 4_444]);
+        assert_eq!(kept(&chance), Some(false));
+        chance.push(sample(7, 4_711, 4_711));
+        assert_eq!(kept(&chance), Some(false));
     }
 
     #[test]
