@@ -53,3 +53,23 @@ fn easy_pairs_connect() {
 fn who_has_no_udp_is_told_so() {
     hold(|cell| cell.technique == Technique::Blocked);
 }
+
+#[test]
+fn ports_that_can_be_foreseen_connect() {
+    hold(|cell| {
+        matches!(
+            cell.technique,
+            Technique::GuessPort | Technique::Predict | Technique::PredictBoth
+        )
+    });
+}
+
+#[test]
+fn ports_that_must_be_searched_connect() {
+    hold(|cell| matches!(cell.technique, Technique::BirthdayInBlock | Technique::Birthday));
+}
+
+#[test]
+fn what_cannot_connect_says_why_in_time() {
+    hold(|cell| cell.technique == Technique::Unreachable);
+}
