@@ -79,6 +79,8 @@ enum Tag {
     Sample(usize),
     /// How the mapping socket is seen there.
     Mapping(Place),
+    /// How the node's own socket is seen there.
+    Own(Place),
     /// How the node's socket for the other IP version is seen, or its only one.
     Public,
     Control(u8),
@@ -128,6 +130,8 @@ pub struct Setup {
     pub own: SocketAddr,
     /// Its name.
     pub own_name: SocketName,
+    /// How the session's server sees it, if there is a session.
+    pub own_observed: Option<SocketAddr>,
     /// Fresh sockets, each with its bound address. None: little can be known.
     pub fresh: Vec<(SocketName, SocketAddr)>,
     /// A socket of the node whose public address is to be asked for at that server address, with a proof.
@@ -350,7 +354,7 @@ impl Discovery {
                 .map_or(answer.round_trip, |known| known.min(answer.round_trip)),
         );
         match tag {
-            Tag::Sample(_) | Tag::Mapping(_) | Tag::Public | Tag::LifetimeFirst(_) => {
+            Tag::Sample(_) | Tag::Mapping(_) | Tag::Own(_) | Tag::Public | Tag::LifetimeFirst(_) => {
                 if let Some(question) = self
                     .questions
                     .get_mut(&tag)
@@ -587,6 +591,28 @@ impl Discovery {
             self.waiting_for = Some(Purpose::Samples);
             self.wish = Some((Purpose::Samples, FURTHER_SAMPLES));
         }
+        if judged.preserves == Some(true) {
+            self.ask_own_socket(now);
+        }
+    }
+
+    /// A router that keeps numbers shows fresh sockets everywhere alike, whether it maps each destination anew or not. It betrays itself
+    /// where a number was taken: the node's own socket has another one towards the server, and may have its own one elsewhere.
+    fn ask_own_socket(&mut self, now: Instant) {
+        let own = self.setup.own;
+        let moved = self
+            .setup
+            .own_observed
+            .is_some_and(|seen| seen.is_ipv4() == own.is_ipv4() && seen.port() != own.port());
+        // With fewer fresh sockets it is the one that the mapping is found out with.
+        if !moved || self.fresh.len() < 2 {
+            return;
+        }
+        for place in Place::OTHERS.into_iter().chain([Place::Main]) {
+            if let Some(address) = self.address(place) {
+                self.question(now, Ask::plain(Tag::Own(place), self.setup.own_name, address));
+            }
+        }
     }
 
     fn send_hairpins(&mut self, now: Instant) {
@@ -687,12 +713,12 @@ impl Discovery {
         Some(ip.is_loopback() || bound.chain(self.setup.local.iter().copied()).any(|own| own == ip))
     }
 
-    /// Whether the mapping differs between the places of any of these pairs.
+    /// Whether the mapping of one socket differs between the places of any of these pairs.
     fn varies(&self, pairs: [(Place, Place); 2]) -> Option<bool> {
-        let known = pairs.map(|(one, other)| Some(self.mapped_at(one)? != self.mapped_at(other)?));
-        let mut known = known.into_iter().flatten();
-        let first = known.next()?;
-        Some(first | known.any(|differs| differs))
+        let own = |place| Some(self.answer(Tag::Own(place))?.mapped);
+        let fresh = pairs.map(|(one, other)| Some(self.mapped_at(one)? != self.mapped_at(other)?));
+        let own = pairs.map(|(one, other)| Some(own(one)? != own(other)?));
+        fresh.into_iter().chain(own).flatten().reduce(|one, other| one | other)
     }
 
     /// Whether the filter stops what comes from there. Silence counts if packets from that very address reach another socket,

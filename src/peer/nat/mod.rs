@@ -20,6 +20,7 @@
 //! |---|---|
 //! | mapping by port, by address | one socket asks at all of them; the answers tell how each sees it |
 //! | filtering by port, by address | another socket speaks to the main address alone, and asks to be answered from the others |
+//! | mapping, where ports are kept | the node's own socket asks everywhere, too, if the server sees another number than it has |
 //! | kept ports, step, block | six sockets, 5 ms apart, ask at the main address; twelve more if those show no pattern |
 //! | hairpin | two sockets send to each other's outside address |
 //! | lifetime | sockets stay silent for various times; another one has an answer sent to each |
@@ -214,14 +215,20 @@ impl NatReport {
 }
 
 /// What is newly known, and what was known before where that says nothing. How ports are given is one fact of three parts: a run that
-/// sees no pattern does not contradict one that saw it, as long as both agree on whether the local port is kept.
+/// sees no pattern does not contradict one that saw it, as long as both agree on whether the local port is kept. Where it is kept, a mapping
+/// that was once seen to vary varies: most sockets have their own number everywhere, and show nothing.
 pub(super) fn combine(new: NatFacts, old: NatFacts) -> NatFacts {
     let pattern = new.port_step.is_some() || new.port_block.is_some();
     let contradicts = new.preserves_port.is_some() && new.preserves_port != old.preserves_port;
     let ports = if pattern || contradicts { new } else { old };
+    let keeps = new.preserves_port == Some(true) && old.preserves_port == Some(true);
+    let varies = |new: Option<bool>, old: Option<bool>| match old {
+        Some(true) if keeps => old,
+        old => new.or(old),
+    };
     NatFacts {
-        mapping_varies_by_address: new.mapping_varies_by_address.or(old.mapping_varies_by_address),
-        mapping_varies_by_port: new.mapping_varies_by_port.or(old.mapping_varies_by_port),
+        mapping_varies_by_address: varies(new.mapping_varies_by_address, old.mapping_varies_by_address),
+        mapping_varies_by_port: varies(new.mapping_varies_by_port, old.mapping_varies_by_port),
         filters_by_address: new.filters_by_address.or(old.filters_by_address),
         filters_by_port: new.filters_by_port.or(old.filters_by_port),
         preserves_port: new.preserves_port.or(old.preserves_port),
@@ -549,6 +556,7 @@ impl Node {
             further,
             own,
             own_name,
+            own_observed: self.rendezvous.observed,
             fresh: Vec::new(),
             public,
             local: self.local_addresses.clone(),

@@ -264,11 +264,13 @@ impl Punch {
             return self.round_step(now, step, random());
         }
         let due = |shot: &Shot| shot.next_at().is_some_and(|at| at <= now);
-        if let Some(index) = self.beside.shots.iter().position(due) {
+        while let Some(index) = self.beside.shots.iter().position(due) {
             let shot = &mut self.beside.shots[index];
             shot.sent += 1;
             let (socket, address) = (shot.socket, shot.address);
-            return Some(Packet::Probe(self.scattered(socket, address, random)));
+            if self.unanswered.spend(address, &mut self.counters) {
+                return Some(Packet::Probe(self.scattered(socket, address, random)));
+            }
         }
         if let Some(opener) = &mut self.beside.opener
             && let Some((socket, address, time_to_live)) = opener.next_packet(now, &mut self.counters)
@@ -276,13 +278,15 @@ impl Punch {
             let probe = self.scattered(socket, address, random);
             return Some(Packet::Probe(Outgoing { time_to_live, ..probe }));
         }
-        let socket = self.beside.main?;
-        let address = self
-            .beside
-            .prober
-            .as_mut()?
-            .next_address(now, &mut random, &mut self.counters)?;
-        Some(Packet::Probe(self.scattered(socket, address, random)))
+        let (socket, unanswered) = (self.beside.main?, &self.unanswered);
+        let address = self.beside.prober.as_mut()?.next_address(
+            now,
+            |ip| unanswered.ports_at(ip),
+            &mut random,
+            &mut self.counters,
+        )?;
+        let allowed = self.unanswered.spend(address, &mut self.counters);
+        allowed.then(|| Packet::Probe(self.scattered(socket, address, random)))
     }
 
     fn round_step(&mut self, now: Instant, step: Step, random: u64) -> Option<Packet> {

@@ -121,17 +121,18 @@ impl Prober {
         }
     }
 
-    /// The next address.
-    pub fn next_address(
+    /// The next address. `probed`: ports that have probes of other kinds already, and need none of these.
+    pub fn next_address<Probed: Iterator<Item = u16>>(
         &mut self,
         now: Instant,
+        probed: impl FnOnce(IpAddr) -> Probed,
         random: impl FnMut() -> u64,
         counters: &mut ProbeCounters,
     ) -> Option<SocketAddr> {
         self.next_at.filter(|at| *at <= now)?;
         if !self.drawn {
             self.drawn = true;
-            self.ports = draw(self.count, self.block, random);
+            self.ports = draw(self.count, self.block, probed(self.ip).collect(), random);
         }
         let port = self.ports.pop();
         self.next_at = (!self.ports.is_empty()).then_some(now + BIRTHDAY_INTERVAL);
@@ -148,11 +149,11 @@ impl Prober {
     }
 }
 
-/// Distinct ports in random order, to be taken from the end: those of the (extended) block first.
-fn draw(count: u16, block: Option<(u16, u16)>, mut random: impl FnMut() -> u64) -> Vec<u16> {
+/// Distinct ports in random order, to be taken from the end: those of the (extended) block first, and none of those that are known.
+fn draw(count: u16, block: Option<(u16, u16)>, mut known: BTreeSet<u16>, mut random: impl FnMut() -> u64) -> Vec<u16> {
     let count = usize::from(count);
     let (first, last) = block.map_or(PORTS, extended);
-    let mut inside: Vec<u16> = (first..=last).collect();
+    let mut inside: Vec<u16> = (first..=last).filter(|port| !known.contains(port)).collect();
     let taken = count.min(inside.len());
     // The first steps of a Fisher-Yates shuffle.
     for index in 0..taken {
@@ -160,7 +161,7 @@ fn draw(count: u16, block: Option<(u16, u16)>, mut random: impl FnMut() -> u64) 
         inside.swap(index, other);
     }
     inside.truncate(taken);
-    let mut known: BTreeSet<u16> = inside.iter().copied().collect();
+    known.extend(&inside);
     let range = u64::from(PORTS.1 - PORTS.0) + 1;
     while inside.len() < count {
         let port = PORTS.0 + (random() % range) as u16;
@@ -221,9 +222,10 @@ mod tests {
     fn a_prober_probes_distinct_ports_at_its_rate_those_of_the_block_first() {
         let start = Instant::now();
         let ip = "198.51.100.7".parse().unwrap();
+        let named = [4_100, 65_100];
         for (block, inside) in [
             (None, 2_048),
-            (Some((4_096, 4_595)), 500 + 2 * 63),
+            (Some((4_096, 4_595)), 500 + 2 * 63 - 1),
             (Some((65_000, 65_535)), 600),
         ] {
             let mut prober = Prober::new(start, ip, 5_000, block);
@@ -232,14 +234,15 @@ mod tests {
             while let Some(now) = prober.poll_timeout() {
                 ports.extend(
                     prober
-                        .next_address(now, &mut random, &mut counters)
+                        .next_address(now, |_| named.iter().copied(), &mut random, &mut counters)
                         .map(|address| address.port()),
                 );
             }
             assert_eq!((counters.birthday_ports, counters.birthday_in_a_second), (2_048, 250));
             assert_eq!(ports.iter().collect::<BTreeSet<_>>().len(), 2_048);
             let (first, last) = block.map_or(PORTS, extended);
-            let expected = inside.min(usize::from(last - first) + 1);
+            assert!(ports.iter().all(|port| !named.contains(port)), "{block:?}");
+            let expected = inside.min(usize::from(last - first));
             assert!(
                 ports[..expected].iter().all(|port| (first..=last).contains(port)),
                 "{block:?}"
@@ -250,7 +253,7 @@ mod tests {
     #[test]
     fn hostile_blocks_are_harmless() {
         for block in [(0, 0), (9, 3), (0, u16::MAX), (u16::MAX, u16::MAX)] {
-            let ports = draw(2_048, Some(block), counter());
+            let ports = draw(2_048, Some(block), BTreeSet::new(), counter());
             assert_eq!(ports.len(), 2_048);
             assert!(ports.iter().all(|port| *port >= PORTS.0));
         }

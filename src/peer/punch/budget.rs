@@ -4,7 +4,7 @@
 //! bounded: for an address (IP and port), for an attempt, for the node.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// Packets to an address that has not answered: the series of [`super::series`], shared by all sockets.
@@ -33,7 +33,7 @@ pub const NODE_BURST: f64 = 150.0;
 /// The most that was sent of each kind, in any attempt of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ProbeCounters {
-    /// Packets to one address that had not answered, 10 at most; predicted and birthday probes apart.
+    /// Packets to one address that had not answered, whatever they were for, 10 at most; those of openers apart.
     pub packets_to_an_address: u32,
     /// Addresses of one attempt, at most 32.
     pub addresses: u32,
@@ -84,6 +84,12 @@ impl Unanswered {
         *count += 1;
         counters.packets_to_an_address = counters.packets_to_an_address.max(u32::from(*count));
         true
+    }
+
+    /// The ports at that IP address that were sent to.
+    pub fn ports_at(&self, ip: IpAddr) -> impl Iterator<Item = u16> + '_ {
+        let range = SocketAddr::new(ip, 0)..=SocketAddr::new(ip, u16::MAX);
+        self.0.range(range).map(|(address, _)| address.port())
     }
 }
 

@@ -1,12 +1,13 @@
 //! Behaviour discovery: what a node finds out about the router that it sits behind, with the lab's routers and its server.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::ms;
 use crate::codes::{Code, NatType};
+use crate::engine::SocketName;
 use crate::lab::scenario::{RouterKind, Scenario, ScenarioBuilder};
-use crate::lab::{Allocation, Dependence, OwnedEvent, Pooling, RouterConfig, with_seeds};
+use crate::lab::{Allocation, Dependence, Link, OwnedEvent, Pooling, RouterConfig, with_seeds};
 use crate::peer::Node;
 use crate::peer::api::nat::{DetectOptions, NatReport};
 use crate::peer::api::{Command, Reason};
@@ -291,6 +292,44 @@ fn a_pattern_that_a_later_run_does_not_see_stays_known() {
     assert_eq!(combine(block, step), block);
     let kept = ports(Some(true), None, None);
     assert_eq!(combine(kept, step), kept);
+}
+
+/// Somebody else has the socket's number towards the server: the only sign of a router that maps each destination anew, and keeps numbers.
+#[test]
+fn a_taken_number_shows_whether_a_router_that_keeps_numbers_is_symmetric() {
+    use crate::peer::nat::combine;
+    use crate::wire::introduction::NatFacts;
+    for (config, varies, name) in [
+        (
+            RouterConfig::symmetric(Allocation::Preserving),
+            true,
+            NatType::Symmetric,
+        ),
+        (RouterConfig::port_restricted(), false, NatType::PortRestricted),
+    ] {
+        let mut scenario = behind(29, config).build();
+        let lan = scenario.lab.lan(scenario.routers[0].unwrap());
+        let neighbour = scenario.lab.add_host("neighbour", lan, Link::default());
+        let own_port = scenario.lab.socket_address(scenario.nodes[0], SocketName::Udp4).port();
+        let bound = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), own_port);
+        scenario.lab.open_socket(neighbour, SocketName::Udp4, bound);
+        scenario.lab.start_raw(neighbour);
+        let server = scenario.server_address;
+        scenario.lab.send_raw(neighbour, SocketName::Udp4, server, b"first");
+        scenario.lab.run_for(ms(100));
+        let report = detected(&mut scenario);
+        assert_ne!(report.public_v4.unwrap().port(), own_port);
+        let facts = report.facts;
+        assert_eq!(facts.preserves_port, Some(true), "{report:#?}");
+        assert_eq!(facts.mapping_varies_by_port, Some(varies), "{report:#?}");
+        assert_eq!(report.name, Some(name), "{report:#?}");
+        // Later runs on sockets whose numbers nobody else has do not undo it.
+        let unseen = NatFacts {
+            mapping_varies_by_port: Some(false),
+            ..facts
+        };
+        assert_eq!(combine(unseen, facts), facts);
+    }
 }
 
 #[test]

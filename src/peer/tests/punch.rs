@@ -503,6 +503,35 @@ fn without_a_permit_no_port_is_searched() {
     assert_eq!(test.run_to_the_end().len(), 1);
 }
 
+/// The ports that the other side named have their own series.
+#[test]
+fn a_search_leaves_out_what_is_probed_anyway() {
+    let block = NatFacts {
+        port_block: Some((3_900, 4_100)),
+        ..DRAWING
+    };
+    let mut test = Test::new(&[(CandidateKind::Observed, PUBLIC)]);
+    let permit = BirthdayPermit {
+        probe_ports: 2_048,
+        sockets: 0,
+    };
+    test.punch.choose(test.now, block, KEEPING, permit);
+    let sent = test.run_to_the_end();
+    assert_eq!(sent.len(), 2_049);
+    assert_eq!(sent.values().max(), Some(&10), "{:?}", test.punch.counters());
+    assert_eq!(test.punch.counters().packets_to_an_address, 10);
+}
+
+#[test]
+fn foreseen_addresses_share_the_ten_packets_of_those_that_were_named() {
+    let mut test = Test::new(&[(CandidateKind::Observed, PUBLIC)]);
+    test.punch
+        .forecast_received(test.now, forecast("198.51.100.7", 3_998, 4_003));
+    let sent = test.run_to_the_end();
+    assert!(sent.values().all(|count| *count <= 10), "{sent:?}");
+    assert_eq!(sent[&address(PUBLIC)], 10);
+}
+
 #[test]
 fn an_answer_to_one_of_many_probes_is_followed_by_a_full_size_one() {
     let mut test = Test::new(&[(CandidateKind::Observed, PUBLIC)]);

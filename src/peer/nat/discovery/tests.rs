@@ -66,6 +66,7 @@ fn run(server: Server, lifetime: Option<Duration>) -> (Findings, Duration) {
         further: Vec::new(),
         own: SocketAddr::new(ip, 4_000),
         own_name: SocketName::Udp4,
+        own_observed: None,
         fresh: (0..FIRST_SAMPLES).map(socket).collect(),
         public: None,
         local: Vec::new(),
