@@ -62,35 +62,60 @@ fn show(row: &Row) {
 
 fn document(rows: &[Row], seeds: u64) -> String {
     let mut out = String::from(INTRODUCTION);
+    out.push_str(&grid::matrix(rows));
+    out.push_str(CLASSES);
     let _ = writeln!(
         out,
-        "Written by `make grid`: {seeds} seeds a cell without loss and {seeds} with 5 % loss each way, in virtual time. A round trip is {} ms, to the \
-         server and between players. Behind sequential routers others open {FOREIGN_PER_SECOND} mappings a second. Times are from open NAT until both \
-         players have their path, over the runs in which they met; probes are the unanswered ones of the side that sent more, in the worst \
-         run.\n",
+        "## Every pair in figures\n\n\
+         Written by `make grid`: {seeds} seeds a pair without loss and {seeds} with 5 % loss each way, in virtual time. Times are from open NAT until both \
+         players know their path, in round trips of {} ms (to the server, and between players), over the runs in which they met. The bound is what the \
+         success must reach without loss and with it. Probes are the unanswered ones of the side that sent more, in the worst run.\n",
         ROUND_TRIP.as_millis()
     );
     out.push_str(&grid::markdown(rows));
+    let _ = writeln!(
+        out,
+        "\nBehind sequential routers others open {FOREIGN_PER_SECOND} mappings a second. In every other seed O is a full cone instead of a public address, \
+         and somebody else behind Sp has the player's port towards the server already. \"P behind Sb\" has two routers in a row, the second one the \
+         provider's. \"With a pool\": the router has four public addresses and keeps to one for each inside host. \"Mapping by address\": the symmetric \
+         router gives another port for another address only. \"Before discovery\": the players have just reached the server, and nothing is known of \
+         their routers. Players may have 256 sockets for a search, or as many as the pair says."
+    );
     out
 }
 
 const INTRODUCTION: &str = "# Which routers let players meet
 
-For engineers who want to know what Lanline reaches, and how sure that is.
+What a player sits behind decides how others reach it. Here is every pair of routers: how Lanline connects them, and in how many of 100 cases,
+without packet loss and with 5 % of it each way. What two routers allow at all is reached; a pair without a way (–) hears so within 12 s, with both
+routers' behaviours named. A port opened by UPnP, PCP, NAT-PMP or by hand, or IPv6, turns whatever is behind it into O.
 
-| class | what it is |
+";
+
+const CLASSES: &str = "
+| class | the router | who has it |
+|---|---|---|
+| O | none, or one that lets everybody in once a port is open (full cone) | servers, forwarded ports |
+| A | one port for all; lets in whoever was sent to, from any port (address-restricted) | some home routers |
+| P | one port for all; lets in exact addresses only (port-restricted) | most home routers |
+| Sp | another port for each destination (symmetric), but the socket's own number where it is free | Linux and BSD firewalls |
+| Ss | symmetric, ports in sequence | older home and office routers |
+| Sb | symmetric, random ports of a block of 2,048 | providers (CGN), mobile networks |
+| Sr | symmetric, random ports of the whole range | strict firewalls, clouds |
+| U | UDP blocked | some offices |
+
+| how | |
 |---|---|
-| O | a public address, or endpoint-independent mapping and filtering |
-| A | endpoint-independent mapping, address-dependent filtering |
-| P | endpoint-independent mapping, address- and port-dependent filtering |
-| Sp | symmetric (address- and port-dependent mapping and filtering), ports preserved |
-| Ss | symmetric, ports in sequence |
-| Sb | symmetric, random ports of a block of 2,048 |
-| Sr | symmetric, random ports of the whole range |
-| U | UDP blocked |
+| direct | one side is reached by anybody |
+| punch | both send at once, to where the server saw the other; whoever is heard shows where it is |
+| guess | the same with the number that the other's socket has |
+| predict | one side samples what its router gives just before and just after; the other tries what lies between |
+| predict both | both sample, and both send to where the other is about to be |
+| block, birthday | one side opens 64 or 256 ports, the other tries up to 2,048 of the block or of all, 250 a second |
 
-\"P behind Sb\" has two routers in a row, the second one the provider's. \"With a pool\": the router has four public addresses and keeps to one for each
-inside host. The cells that end with a reason have no way that the budgets of probes allow; the share is of runs that met all the same.
+What all of it may cost in packets, and that it never costs more, is counted from outside in every run: 10 packets to an address that does not answer, 32
+addresses named or heard, 64 foreseen, 2,048 searched at 250 a second, 256 sockets (64 behind a provider's router) with 3 packets each, 500 packets a
+second for a node.
 
 ";
 

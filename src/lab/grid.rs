@@ -1,21 +1,26 @@
 //! The grid: every pair of router behaviours, how it connects, and what it must reach.
 //!
 //! In: a [`Cell`] (two players, what each sits behind), a seed, a loss. Out: a [`Run`]: whether they met, how long that took, what it cost
-//! in probes, and what was wrong. [`tally`] makes a row of many runs, [`markdown`] the table; benchmark and test share all of it.
+//! in probes, and what was wrong. [`tally`] makes a row of many runs, [`matrix`] and [`markdown`] show them; benchmark and test share all of
+//! it. No share excuses a run that costs more than the budgets of probes (`limits`), or a failure that comes late or does not say why.
 //!
 //! The classes are RFC 4787's behaviours by what they mean for reaching a player: see [`Class`]. Players have a warm session with a
 //! server that has one address, and have found out in the background what they sit behind; nothing else helps them.
 
-use std::fmt::{self, Write as _};
+mod limits;
+mod table;
+
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::figures::WARM_AFTER;
+use super::figures::{OPENING_SLACK, WARM_AFTER};
 use super::probes::{AttemptProbes, HostProbes};
 use super::scenario::{RouterKind, Scenario};
 use super::{Allocation, Dependence, Link, OwnedEvent, RouterConfig};
 use crate::engine::SocketName;
 use crate::peer::api::{Command, NatOutcome};
+pub use table::{MANY, Row, Tally, markdown, matrix, run_all, tally};
 
 /// What a player sits behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,25 +56,13 @@ pub const LOSS: f64 = 0.05;
 const POOL: u8 = 4;
 /// An attempt has ended by then, well or not.
 pub const ATTEMPT_LIMIT: Duration = Duration::from_secs(12);
+/// Longest way of two players that are neither symmetric nor behind two routers, without loss: a round trip to the server, one between the
+/// players, and what timers and everybody's own work take.
+const EASY_LIMIT: Duration = ROUND_TRIP.saturating_mul(2).saturating_add(OPENING_SLACK);
+/// What stands in a failure's text between what it says of the own router and of the other one.
+const OTHER_SIDE_WORDS: &str = "; the other side's: ";
 /// The other side hears of a success so much later at most.
 const OTHER_SIDE: Duration = Duration::from_secs(3);
-
-/// Most packets to one address that does not answer.
-const PACKETS_TO_AN_ADDRESS: usize = 10;
-/// Most addresses of a target that are named or learned.
-const PLAIN_ADDRESSES: usize = 32;
-/// Most addresses of a target that are predicted.
-const PREDICTED_ADDRESSES: usize = 64;
-/// Most ports that a birthday prober tries.
-const BIRTHDAY_PORTS: usize = 2_048;
-/// Most of them in a second.
-const BIRTHDAY_RATE: usize = 250;
-/// Most sockets of a birthday opener.
-const BIRTHDAY_SOCKETS: usize = 256;
-/// Most packets from each of them.
-const PACKETS_OF_A_SOCKET: usize = 3;
-/// Most requests of a node in a second.
-const NODE_RATE: usize = 500;
 
 impl Class {
     /// All of them.
@@ -112,6 +105,26 @@ impl Class {
 
     fn is_symmetric(self) -> bool {
         matches!(self, Self::Sp | Self::Ss | Self::Sb | Self::Sr)
+    }
+
+    /// Reaches, and is reached by, others of the kind with one volley.
+    fn is_easy(self) -> bool {
+        matches!(self, Self::O | Self::A | Self::P)
+    }
+
+    /// What a failure must say of it: one of these.
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::O => &["full cone"],
+            Self::A => &["address-restricted"],
+            Self::P => &["port-restricted"],
+            // Most seeds show nothing else.
+            Self::Sp => &["symmetric, keeping port numbers", "port-restricted"],
+            Self::Ss => &["symmetric, with ports"],
+            Self::Sb => &["symmetric, with random ports from"],
+            Self::Sr => &["symmetric, with random ports,"],
+            Self::U => &[],
+        }
     }
 }
 
@@ -163,18 +176,20 @@ pub struct Bound {
     pub lossy: f64,
     /// A run only counts if it took no longer, from open NAT.
     pub within: Option<Duration>,
+    /// The same, without loss.
+    pub clean_within: Option<Duration>,
     /// The same, from the first probe.
     pub probing_within: Option<Duration>,
 }
 
 impl Bound {
     const fn shares(clean: f64, lossy: f64) -> Self {
-        let (within, probing_within) = (None, None);
         Self {
             clean,
             lossy,
-            within,
-            probing_within,
+            within: None,
+            clean_within: None,
+            probing_within: None,
         }
     }
 
@@ -200,12 +215,13 @@ impl Technique {
         }
     }
 
+    /// Without loss what theory allows; with loss what was measured, less a little.
     fn bound(self) -> Bound {
         match self {
             Self::Direct | Self::Punch => Bound::shares(1.0, 0.99),
             Self::GuessPort => Bound::shares(0.99, 0.99),
-            Self::Predict => Bound::shares(0.98, 0.93),
-            Self::PredictBoth => Bound::shares(0.7, 0.6),
+            Self::Predict => Bound::shares(0.98, 0.97),
+            Self::PredictBoth => Bound::shares(0.7, 0.7),
             Self::BirthdayInBlock => Bound {
                 probing_within: Some(Duration::from_millis(1_500)),
                 ..Bound::shares(0.99, 0.97)
@@ -217,10 +233,6 @@ impl Technique {
             // That they end as they must.
             Self::Unreachable | Self::Blocked => Bound::shares(1.0, 1.0),
         }
-    }
-
-    fn is_birthday(self) -> bool {
-        matches!(self, Self::Birthday | Self::BirthdayInBlock)
     }
 }
 
@@ -259,6 +271,8 @@ pub struct Cell {
     sockets: Option<u16>,
     /// Symmetric routers map by address alone; the server has two addresses, or it could not be told.
     by_address: bool,
+    /// Players have just reached the server: nothing is known of any router yet.
+    before_discovery: bool,
 }
 
 /// All cells: first every pair of classes, then what else stands in the way.
@@ -268,10 +282,17 @@ pub fn cells() -> Vec<Cell> {
     for (index, one) in Class::ALL.into_iter().enumerate() {
         cells.extend(Class::ALL[index..].iter().map(|other| Cell::of(one, *other)));
     }
+    for (one, other) in [(O, O), (O, A), (O, P), (A, A), (A, P), (P, P)] {
+        let before_discovery = true;
+        cells.push(Cell {
+            before_discovery,
+            ..Cell::of(one, other)
+        });
+    }
     for one in [P, Sp] {
         let bound = Bound {
             clean: 0.8,
-            lossy: 0.7,
+            lossy: 0.75,
             ..Technique::Birthday.bound()
         };
         let sockets = Some(64);
@@ -325,20 +346,41 @@ pub fn cells() -> Vec<Cell> {
 impl Cell {
     fn of(one: Class, other: Class) -> Self {
         let technique = Technique::of(one, other);
+        let easy = one.is_easy() && other.is_easy();
         Self {
             classes: [one, other],
             technique,
-            bound: technique.bound(),
+            bound: Bound {
+                clean_within: easy.then_some(EASY_LIMIT),
+                ..technique.bound()
+            },
             around: [Around::Nothing; 2],
             together: Together::No,
             sockets: None,
             by_address: false,
+            before_discovery: false,
         }
     }
 
     fn around(self, one: Around, other: Around) -> Self {
         let around = [one, other];
-        Self { around, ..self }
+        // The second router has a link of its own.
+        let carrier = around.iter().any(|around| matches!(around, Around::Carrier(_)));
+        let bound = Bound {
+            clean_within: self.bound.clean_within.filter(|_| !carrier),
+            ..self.bound
+        };
+        Self { around, bound, ..self }
+    }
+
+    /// Nothing that the budgets allow connects the two.
+    fn is_hopeless(&self) -> bool {
+        matches!(self.technique, Technique::Unreachable | Technique::Blocked)
+    }
+
+    /// The two classes and nothing else.
+    fn is_plain(&self) -> bool {
+        *self == Self::of(self.classes[0], self.classes[1])
     }
 
     fn scenario(&self, seed: u64, loss: f64) -> Scenario {
@@ -391,7 +433,9 @@ impl Cell {
             self.run_blocked(&mut scenario)
         } else {
             scenario.connect_all();
-            scenario.lab.run_for(WARM_AFTER);
+            if !self.before_discovery {
+                scenario.lab.run_for(WARM_AFTER);
+            }
             attempt(&mut scenario, asker)
         };
         let hosts: Vec<&HostProbes> = scenario
@@ -410,9 +454,12 @@ impl Cell {
             probing: probing.max().unwrap_or_default(),
             probes: probes.max().unwrap_or(0),
             wrong: None,
+            inexcusable: false,
         };
         let budget = hosts.iter().find_map(|host| self.over_budget(host));
-        run.wrong = budget.or_else(|| self.judge(&run, ended.way));
+        let inexcusable = budget.or_else(|| self.judge_failure(&run, &ended.way, asker));
+        run.inexcusable = inexcusable.is_some();
+        run.wrong = inexcusable.or_else(|| self.judge(&run, ended.way, loss));
         run
     }
 
@@ -433,20 +480,20 @@ impl Cell {
         attempt(scenario, reaches_server.unwrap_or(0))
     }
 
-    /// What is wrong with a run, if something is.
-    fn judge(&self, run: &Run, way: Way) -> Option<String> {
+    /// What the cell must reach and the run did not, if something.
+    fn judge(&self, run: &Run, way: Way, loss: f64) -> Option<String> {
         let late = |limit: Option<Duration>, took: Duration| limit.is_some_and(|limit| took > limit);
+        let within = match loss {
+            0.0 => self.bound.clean_within.or(self.bound.within),
+            _ => self.bound.within,
+        };
         match (self.technique, way) {
             (_, Way::Odd(text)) => Some(text),
-            (Technique::Unreachable, Way::Failed(_, text)) => self.judge_failure(run, &text),
-            // Better than it must be.
-            (Technique::Unreachable, Way::Open) => None,
             (Technique::Blocked, Way::Open) => Some("a way was opened".to_owned()),
-            (Technique::Blocked, Way::Failed(..)) => {
-                (run.took > ATTEMPT_LIMIT).then(|| format!("failed only after {:?}", run.took))
-            }
+            // Opened: better than it must be.
+            (Technique::Unreachable | Technique::Blocked, _) => None,
             (_, Way::Failed(outcome, text)) => Some(format!("{outcome:?} after {:?}: {text}", run.took)),
-            (_, Way::Open) if late(self.bound.within, run.took) => Some(format!("took {:?}", run.took)),
+            (_, Way::Open) if late(within, run.took) => Some(format!("took {:?}", run.took)),
             (_, Way::Open) if late(self.bound.probing_within, run.probing) => {
                 Some(format!("probed for {:?}", run.probing))
             }
@@ -454,49 +501,22 @@ impl Cell {
         }
     }
 
-    /// A failure comes in time and names what stands in the way at both sides.
-    fn judge_failure(&self, run: &Run, text: &str) -> Option<String> {
+    /// A failure comes in time, and one to punch names what stands in the way at both sides.
+    fn judge_failure(&self, run: &Run, way: &Way, asker: usize) -> Option<String> {
+        let Way::Failed(outcome, text) = way else { return None };
         if run.took > ATTEMPT_LIMIT {
             return Some(format!("failed only after {:?}", run.took));
         }
-        let symmetric = self.classes.iter().filter(|class| class.is_symmetric()).count();
-        let named = text.matches("symmetric").count();
-        (named < symmetric).then(|| format!("the failure does not name both behaviours: {text}"))
-    }
-
-    /// The budgets; without a permit the pool's sockets have none of their own.
-    fn over_budget(&self, host: &HostProbes) -> Option<String> {
-        let mut limits = vec![("requests of a node in a second", host.busiest_second(), NODE_RATE)];
-        let permitted = self.technique.is_birthday();
-        let addresses = PLAIN_ADDRESSES + PREDICTED_ADDRESSES;
-        for attempt in host.attempts() {
-            limits.push((
-                "packets to an address",
-                attempt.most_to_an_address(!permitted) as usize,
-                PACKETS_TO_AN_ADDRESS,
-            ));
-            if !permitted {
-                limits.push(("addresses", attempt.addresses(true), addresses));
-                continue;
-            }
-            let sockets = self.sockets.map_or(BIRTHDAY_SOCKETS, usize::from);
-            limits.extend([
-                ("addresses", attempt.addresses(false), addresses + BIRTHDAY_PORTS),
-                (
-                    "new addresses in a second",
-                    attempt.busiest_second_of_new_addresses(),
-                    addresses + BIRTHDAY_RATE,
-                ),
-                ("sockets", attempt.pool_sockets(), sockets),
-                (
-                    "packets from a socket",
-                    attempt.most_from_a_pool_socket() as usize,
-                    PACKETS_OF_A_SOCKET,
-                ),
-            ]);
+        if self.technique == Technique::Blocked {
+            return None;
         }
-        let over = limits.into_iter().find(|(_, used, limit)| used > limit);
-        over.map(|(what, used, limit)| format!("over the budget: {used} {what}, {limit} are allowed"))
+        if *outcome != NatOutcome::Failed {
+            return Some(format!("{outcome:?}: {text}"));
+        }
+        let (own, other) = text.split_once(OTHER_SIDE_WORDS).unwrap_or((text, ""));
+        let named = |class: Class, part: &str| class.words().iter().any(|words| part.contains(words));
+        let both = named(self.classes[asker], own) && named(self.classes[1 - asker], other);
+        (!both).then(|| format!("the failure does not name both behaviours: {text}"))
     }
 }
 
@@ -519,6 +539,9 @@ impl fmt::Display for Cell {
         }
         if self.by_address {
             formatter.write_str(", mapping by address")?;
+        }
+        if self.before_discovery {
+            formatter.write_str(", before discovery")?;
         }
         match self.sockets {
             Some(sockets) => write!(formatter, ", {sockets} sockets"),
@@ -597,178 +620,6 @@ pub struct Run {
     pub probes: u32,
     /// Why it does not count as what the cell must reach.
     pub wrong: Option<String>,
-}
-
-/// Many runs of one cell with one loss.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Tally {
-    /// Runs.
-    pub runs: u64,
-    /// Of these as they must be.
-    pub right: u64,
-    /// Of these where the players met.
-    pub connected: u64,
-    /// Times of those, sorted.
-    times: Vec<Duration>,
-    /// Most unanswered probes of one side.
-    pub probes: u32,
-    /// Seeds that went wrong, and how.
-    pub wrong: Vec<(u64, String)>,
-}
-
-impl Tally {
-    /// The time that this share of the runs in which the players met did not exceed.
-    pub fn quantile(&self, quantile: f64) -> Option<Duration> {
-        let index = (self.times.len().max(1) - 1) as f64 * quantile;
-        self.times.get(index.ceil() as usize).copied()
-    }
-
-    /// Share of runs that are as they must be.
-    pub fn share(&self) -> f64 {
-        self.right as f64 / self.runs.max(1) as f64
-    }
-
-    /// Never less than `bound` of many seeds; of few ones so many less as chance explains (three standard deviations).
-    pub fn reaches(&self, bound: f64) -> bool {
-        let runs = self.runs as f64;
-        let expected = runs * (1.0 - bound);
-        let by_chance = 3.0 * (runs * bound * (1.0 - bound)).sqrt();
-        let slack = if self.runs >= MANY { 0.0 } else { by_chance };
-        (self.runs - self.right) as f64 <= expected + slack + 1e-9
-    }
-}
-
-/// From so many seeds on a share is held to its bound without allowance for chance.
-pub const MANY: u64 = 200;
-
-/// Sums runs up, each with its seed.
-pub fn tally(runs: impl IntoIterator<Item = (u64, Run)>) -> Tally {
-    let mut tally = Tally {
-        runs: 0,
-        right: 0,
-        connected: 0,
-        times: Vec::new(),
-        probes: 0,
-        wrong: Vec::new(),
-    };
-    for (seed, run) in runs {
-        tally.runs += 1;
-        tally.right += u64::from(run.wrong.is_none());
-        tally.probes = tally.probes.max(run.probes);
-        if run.connected {
-            tally.connected += 1;
-            tally.times.push(run.took);
-        }
-        tally.wrong.extend(run.wrong.map(|text| (seed, text)));
-    }
-    tally.times.sort_unstable();
-    tally
-}
-
-/// A cell with what it reached without and with loss.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    /// Which.
-    pub cell: Cell,
-    /// Without loss.
-    pub clean: Tally,
-    /// With [`LOSS`].
-    pub lossy: Tally,
-}
-
-/// Runs cells for those seeds, on all cores; `done` hears of each row as it comes, in any order.
-pub fn run_all(cells: &[Cell], seeds: std::ops::Range<u64>, done: impl Fn(&Row) + Sync) -> Vec<Row> {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    let next = AtomicUsize::new(0);
-    let rows = std::sync::Mutex::new(Vec::new());
-    let work = || {
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(cell) = cells.get(index) else {
-                return;
-            };
-            let tally = |loss| tally(seeds.clone().map(|seed| (seed, cell.run(seed, loss))));
-            let row = Row {
-                cell: cell.clone(),
-                clean: tally(0.0),
-                lossy: tally(LOSS),
-            };
-            done(&row);
-            rows.lock()
-                .unwrap_or_else(|broken| broken.into_inner())
-                .push((index, row));
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(work);
-        }
-    });
-    let mut rows = rows.into_inner().unwrap_or_else(|broken| broken.into_inner());
-    rows.sort_by_key(|(index, _)| *index);
-    rows.into_iter().map(|(_, row)| row).collect()
-}
-
-impl Row {
-    /// Both halves reach their bound.
-    pub fn holds(&self) -> bool {
-        self.clean.reaches(self.cell.bound.clean) && self.lossy.reaches(self.cell.bound.lossy)
-    }
-}
-
-fn percent(share: f64) -> String {
-    let percent = 100.0 * share;
-    if percent.fract().abs() < 1e-9 {
-        format!("{percent:.0} %")
-    } else {
-        format!("{percent:.1} %")
-    }
-}
-
-fn time(time: Option<Duration>) -> String {
-    time.map_or("–".to_owned(), |time| {
-        let trips = time.as_secs_f64() / ROUND_TRIP.as_secs_f64();
-        format!("{trips:.1} ({} ms)", time.as_millis())
-    })
-}
-
-/// The rows as a table; times in round trips and milliseconds.
-pub fn markdown(rows: &[Row]) -> String {
-    let mut out = String::from(
-        "| pair | how | no loss | median | p99 | 5 % loss | median | p99 | most probes | bound | |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|\n",
-    );
-    for row in rows {
-        let (cell, clean, lossy) = (&row.cell, &row.clean, &row.lossy);
-        let share = |tally: &Tally| match cell.technique {
-            Technique::Blocked | Technique::Unreachable => {
-                let met = percent(tally.connected as f64 / tally.runs.max(1) as f64);
-                format!("{met}; {} end as they must", percent(tally.share()))
-            }
-            _ => percent(tally.share()),
-        };
-        let mut bound = format!("{} / {}", percent(cell.bound.clean), percent(cell.bound.lossy));
-        if let Some(limit) = cell.bound.within {
-            let _ = write!(bound, " within {} s", limit.as_secs_f64());
-        }
-        if let Some(limit) = cell.bound.probing_within {
-            let _ = write!(bound, " within {} s of probing", limit.as_secs_f64());
-        }
-        let _ = writeln!(
-            out,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {bound} | {} |",
-            cell.to_string().replace(" x ", " × "),
-            cell.technique,
-            share(clean),
-            time(clean.quantile(0.5)),
-            time(clean.quantile(0.99)),
-            share(lossy),
-            time(lossy.quantile(0.5)),
-            time(lossy.quantile(0.99)),
-            clean.probes.max(lossy.probes),
-            if row.holds() { "" } else { "**below**" },
-        );
-    }
-    out
+    /// It may not happen in any run: a budget was broken, or a failure came late or did not say why.
+    pub inexcusable: bool,
 }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::engine::SocketName;
-use crate::wire::probe::{PLAIN_PROBE, REQUEST_BYTE, RESPONSE_BYTE};
+use crate::wire::probe::{PADDED_PROBE, PLAIN_PROBE, REQUEST_BYTE, RESPONSE_BYTE};
 
 /// Where the number of the introduction stands in a probe.
 const INTRODUCTION: std::ops::Range<usize> = 21..29;
@@ -26,35 +26,47 @@ pub struct HostProbes {
 /// Requests of one attempt to addresses that had not been heard of when they were sent.
 #[derive(Debug, Clone, Default)]
 pub struct AttemptProbes {
-    sent: BTreeMap<(SocketName, SocketAddr), u32>,
+    sent: BTreeMap<(SocketName, SocketAddr), Sent>,
     heard: BTreeSet<SocketAddr>,
     first: Option<Duration>,
     last: Duration,
-    /// When addresses of the last second were first sent to, by the node's own sockets; and most of a second.
-    fresh: VecDeque<Duration>,
-    busiest: usize,
+}
+
+/// What went from one socket to one address.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    count: u32,
+    first: Duration,
+    /// The first one was small: the address was searched or foreseen. What is named or heard is begun with a padded one.
+    searched: bool,
+    /// Any one was padded.
+    padded: bool,
 }
 
 impl AttemptProbes {
-    fn of_pool(&self) -> impl Iterator<Item = (&(SocketName, SocketAddr), &u32)> {
+    fn of_pool(&self) -> impl Iterator<Item = (&(SocketName, SocketAddr), &Sent)> {
         let is_pool = |name| matches!(name, SocketName::Birthday(_));
         self.sent.iter().filter(move |((name, _), _)| is_pool(*name))
+    }
+
+    fn of_own(&self, pool_too: bool) -> impl Iterator<Item = (SocketAddr, &Sent)> {
+        let counts = move |name| pool_too || !matches!(name, SocketName::Birthday(_));
+        let sent = self.sent.iter().filter(move |((name, _), _)| counts(*name));
+        sent.map(|((_, address), sent)| (*address, sent))
     }
 
     /// Requests to each address (IP and port), from the node's own sockets alone or from all.
     fn by_address(&self, pool_too: bool) -> BTreeMap<SocketAddr, u32> {
         let mut by_address = BTreeMap::new();
-        for ((name, address), count) in &self.sent {
-            if pool_too || !matches!(name, SocketName::Birthday(_)) {
-                *by_address.entry(*address).or_default() += count;
-            }
+        for (address, sent) in self.of_own(pool_too) {
+            *by_address.entry(address).or_default() += sent.count;
         }
         by_address
     }
 
     /// Requests in all.
     pub fn packets(&self) -> u32 {
-        self.sent.values().sum()
+        self.sent.values().map(|sent| sent.count).sum()
     }
 
     /// Addresses (IP and port) that the node's own sockets, or with `pool_too` all sockets, sent to.
@@ -67,9 +79,36 @@ impl AttemptProbes {
         self.by_address(pool_too).into_values().max().unwrap_or(0)
     }
 
-    /// Most addresses that the node's own sockets sent to for the first time within a second.
-    pub fn busiest_second_of_new_addresses(&self) -> usize {
-        self.busiest
+    /// Addresses that were named or showed themselves: those that full-size requests went to.
+    pub fn plain_addresses(&self) -> usize {
+        let plain = self.of_own(true).filter(|(_, sent)| sent.padded);
+        plain.map(|(address, _)| address).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Addresses that were foreseen or searched: those where a small request was the first. From the node's own sockets, or from all.
+    pub fn searched_addresses(&self, pool_too: bool) -> usize {
+        self.searched(pool_too).len()
+    }
+
+    /// Most of these within any second.
+    pub fn busiest_second_of_search(&self, pool_too: bool) -> usize {
+        let mut times: Vec<Duration> = self.searched(pool_too).into_values().collect();
+        times.sort_unstable();
+        let (mut recent, mut busiest) = (VecDeque::new(), 0);
+        for time in times {
+            count_within_a_second(&mut recent, &mut busiest, time);
+        }
+        busiest
+    }
+
+    /// With the time of the first request to each.
+    fn searched(&self, pool_too: bool) -> BTreeMap<SocketAddr, Duration> {
+        let mut first = BTreeMap::new();
+        for (address, sent) in self.of_own(pool_too).filter(|(_, sent)| sent.searched) {
+            let time = first.entry(address).or_insert(sent.first);
+            *time = sent.first.min(*time);
+        }
+        first
     }
 
     /// Sockets of the pool that sent.
@@ -81,8 +120,8 @@ impl AttemptProbes {
     /// Most requests from one socket of the pool, to whatever addresses.
     pub fn most_from_a_pool_socket(&self) -> u32 {
         let mut by_socket: BTreeMap<SocketName, u32> = BTreeMap::new();
-        for ((name, _), count) in self.of_pool() {
-            *by_socket.entry(*name).or_default() += count;
+        for ((name, _), sent) in self.of_pool() {
+            *by_socket.entry(*name).or_default() += sent.count;
         }
         by_socket.into_values().max().unwrap_or(0)
     }
@@ -112,11 +151,15 @@ impl HostProbes {
         if attempt.heard.contains(&destination) {
             return;
         }
-        let count = attempt.sent.entry((socket, destination)).or_default();
-        *count += 1;
-        if *count == 1 && !matches!(socket, SocketName::Birthday(_)) {
-            count_within_a_second(&mut attempt.fresh, &mut attempt.busiest, now);
-        }
+        let padded = contents.len() >= PADDED_PROBE;
+        let sent = attempt.sent.entry((socket, destination)).or_insert(Sent {
+            count: 0,
+            first: now,
+            searched: !padded,
+            padded,
+        });
+        sent.count += 1;
+        sent.padded |= padded;
         attempt.first.get_or_insert(now);
         attempt.last = now;
         count_within_a_second(&mut self.recent, &mut self.busiest, now);

@@ -12,6 +12,7 @@ fn run(took: u64, wrong: Option<&str>) -> Run {
         probing: ms(1),
         probes: took as u32,
         wrong: wrong.map(str::to_owned),
+        inexcusable: false,
     }
 }
 
@@ -62,6 +63,23 @@ fn the_same_seed_of_a_cell_gives_the_same_run() {
 }
 
 #[test]
+fn no_share_excuses_what_may_never_happen() {
+    let cell = cells()
+        .into_iter()
+        .find(|cell| cell.technique == Technique::PredictBoth);
+    let row = |inexcusable| {
+        let wrong = Run {
+            inexcusable,
+            ..run(1, Some("over the budget"))
+        };
+        let clean = tally((0..20).map(|seed| (seed, if seed == 0 { wrong.clone() } else { run(1, None) })));
+        let (cell, lossy) = (cell.clone().unwrap(), tally([(0, run(1, None))]));
+        grid::Row { cell, clean, lossy }
+    };
+    assert!(row(false).holds() && !row(true).holds());
+}
+
+#[test]
 fn the_table_has_a_line_for_each_cell_and_marks_those_below_their_bound() {
     let cells: Vec<Cell> = cells().into_iter().take(2).collect();
     let rows: Vec<grid::Row> = cells
@@ -80,5 +98,29 @@ fn the_table_has_a_line_for_each_cell_and_marks_those_below_their_bound() {
         lines[2].contains("| O × O | direct | 100 % | 2.0 (120 ms) |"),
         "{table}"
     );
+    assert!(lines[2].contains("| 100 %, 99 %; 140 ms without loss |"), "{table}");
     assert!(!lines[2].contains("below") && lines[3].contains("**below**"), "{table}");
+}
+
+#[test]
+fn the_matrix_shows_every_pair_of_classes_once() {
+    let row = |cell: Cell| grid::Row {
+        clean: tally([(0, run(120, None)), (1, run(120, Some("unlucky")))]),
+        lossy: tally([(0, run(120, None))]),
+        cell,
+    };
+    let rows: Vec<grid::Row> = cells().into_iter().map(row).collect();
+    let matrix = grid::matrix(&rows);
+    let lines: Vec<&str> = matrix.lines().collect();
+    assert_eq!(lines.len(), 2 + Class::ALL.len());
+    assert!(
+        lines[2].starts_with("| **O** | direct<br>50 %, 100 % | direct<br>"),
+        "{matrix}"
+    );
+    assert!(
+        lines[6].starts_with("| **Ss** | | | | | predict both<br>50 %"),
+        "{matrix}"
+    );
+    assert_eq!(matrix.matches("<br>").count(), 22);
+    assert_eq!(matrix.matches(" – |").count(), 5 + Class::ALL.len());
 }

@@ -2,9 +2,13 @@
 
 use super::super::Lab;
 use super::*;
-use crate::wire::probe::{PADDED_PROBE, Probe, ProbeKey, ProbeKind};
+use crate::wire::probe::{PADDED_PROBE, PLAIN_PROBE, Probe, ProbeKey, ProbeKind};
 
 fn probe(introduction: u64, kind: ProbeKind) -> Vec<u8> {
+    sized_probe(introduction, kind, PADDED_PROBE)
+}
+
+fn sized_probe(introduction: u64, kind: ProbeKind, size: usize) -> Vec<u8> {
     let probe = Probe {
         introduction,
         from_asker: true,
@@ -12,7 +16,7 @@ fn probe(introduction: u64, kind: ProbeKind) -> Vec<u8> {
         kind,
     };
     let mut out = Vec::new();
-    probe.encode(&ProbeKey::new(&[7; 32]), PADDED_PROBE, &mut out);
+    probe.encode(&ProbeKey::new(&[7; 32]), size, &mut out);
     out
 }
 
@@ -67,4 +71,35 @@ fn unanswered_requests_are_counted_by_attempt_and_address() {
             .all(|sent| sent.time_to_live == Some(4) && sent.host == prober)
     );
     assert_eq!(sent.iter().filter(|sent| sent.host == one).count(), 1);
+}
+
+/// Whatever an engine says of itself: an address that is begun with a small request is one of many.
+#[test]
+fn a_search_is_told_from_named_addresses_by_what_comes_first() {
+    let mut lab = Lab::new(2);
+    lab.count_probes();
+    let internet = lab.internet();
+    let prober = raw(&mut lab, "prober", internet, 5000);
+    let address = |port: u16| SocketAddr::from(([20, 99, 99, 99], port));
+    let [small, large] = [PLAIN_PROBE, PADDED_PROBE].map(|size| sized_probe(1, ProbeKind::Request, size));
+    for contents in [&large, &small] {
+        lab.send_raw(prober, UDP, address(1), contents);
+    }
+    for port in 2..=6 {
+        lab.send_raw(prober, UDP, address(port), &small);
+        lab.run_for(ms(300));
+    }
+    // Found, and followed by a full-size one.
+    lab.send_raw(prober, UDP, address(6), &large);
+    lab.send_raw_with(prober, SocketName::Birthday(1), address(7), &small, None);
+    lab.run_for(ms(1));
+
+    let probes = lab.probes(prober).unwrap();
+    let attempt = probes.attempts().next().unwrap();
+    assert_eq!(attempt.plain_addresses(), 2);
+    assert_eq!(
+        (attempt.searched_addresses(false), attempt.searched_addresses(true)),
+        (5, 6)
+    );
+    assert_eq!(attempt.busiest_second_of_search(false), 4);
 }

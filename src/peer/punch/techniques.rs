@@ -115,7 +115,7 @@ pub fn is_carriers(ports: Ports) -> bool {
 pub fn describe(facts: &NatFacts) -> String {
     let mapping = match ports(facts) {
         Ports::Unknown => "of unknown mapping".to_owned(),
-        Ports::Stable => "with one port for all destinations".to_owned(),
+        Ports::Stable => stable_name(facts).to_owned() + "with one port for all destinations",
         Ports::Preserving => "symmetric, keeping port numbers".to_owned(),
         Ports::Sequential(step) => format!("symmetric, with ports {step} apart"),
         Ports::Block(first, last) => format!("symmetric, with random ports from {first} to {last}"),
@@ -129,6 +129,16 @@ pub fn describe(facts: &NatFacts) -> String {
         _ => "of unknown filtering",
     };
     format!("{mapping}, {filtering}")
+}
+
+/// What such a router is commonly called, as far as its filter is known.
+fn stable_name(facts: &NatFacts) -> &'static str {
+    match (facts.filters_by_port, facts.filters_by_address) {
+        (Some(true), _) => "port-restricted, ",
+        (Some(false), Some(true)) => "address-restricted, ",
+        (Some(false), Some(false)) => "full cone, ",
+        _ => "",
+    }
 }
 
 #[cfg(test)]
@@ -230,7 +240,10 @@ mod tests {
     #[test]
     fn both_parts_of_a_behaviour_are_named() {
         let words = classes().map(|(_, facts)| describe(&facts));
-        assert_eq!(words[1], "with one port for all destinations, filtering by port");
+        assert_eq!(
+            words[1],
+            "port-restricted, with one port for all destinations, filtering by port"
+        );
         assert_eq!(
             words[4],
             "symmetric, with random ports from 4096 to 6143, filtering by port"
