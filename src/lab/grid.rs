@@ -373,6 +373,14 @@ impl Cell {
         Self { around, bound, ..self }
     }
 
+    /// What a player's routers are together.
+    fn behaviour(&self, player: usize) -> Class {
+        match self.around[player] {
+            Around::Carrier(carrier) => carrier.max(self.classes[player]),
+            _ => self.classes[player],
+        }
+    }
+
     /// Nothing that the budgets allow connects the two.
     fn is_hopeless(&self) -> bool {
         matches!(self.technique, Technique::Unreachable | Technique::Blocked)
@@ -515,7 +523,7 @@ impl Cell {
         }
         let (own, other) = text.split_once(OTHER_SIDE_WORDS).unwrap_or((text, ""));
         let named = |class: Class, part: &str| class.words().iter().any(|words| part.contains(words));
-        let both = named(self.classes[asker], own) && named(self.classes[1 - asker], other);
+        let both = named(self.behaviour(asker), own) && named(self.behaviour(1 - asker), other);
         (!both).then(|| format!("the failure does not name both behaviours: {text}"))
     }
 }

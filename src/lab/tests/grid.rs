@@ -121,6 +121,6 @@ fn the_matrix_shows_every_pair_of_classes_once() {
         lines[6].starts_with("| **Ss** | | | | | predict both<br>50 %"),
         "{matrix}"
     );
-    assert_eq!(matrix.matches("<br>").count(), 22);
+    assert_eq!(matrix.matches("<br>").count(), 23);
     assert_eq!(matrix.matches(" – |").count(), 5 + Class::ALL.len());
 }

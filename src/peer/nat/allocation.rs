@@ -3,8 +3,8 @@
 //! In: samples, each the outside address of a fresh socket's first mapping, numbered in the order in which the requests left. Out:
 //! whether the local port's number is kept, the step, the block; `None` wherever the samples do not tell.
 //!
-//! - *Kept*: half of the samples or more have the local port's number. A collision moves a mapping elsewhere; by chance one in
-//!   64,512 fits.
+//! - *Kept*: half of the samples or more have the local port's number. A collision moves a mapping elsewhere. *Not kept*: none has it, or of
+//!   many so few as chance explains: one in 64,512 of the whole range, but one in 2,048 of a block that the local ports are in, too.
 //! - *Step*: half of the distances between samples that follow each other (three at least) are the same number for each place in
 //!   the order, and the others are that number times a few more places: mappings of other machines behind the same router
 //!   came between, or requests were lost before it. Only samples whose first request was answered have a place in the order. From eight
@@ -228,6 +228,21 @@ mod tests {
         assert_eq!(kept(&chance), Some(false));
         chance.push(sample(7, 4_711, 4_711));
         assert_eq!(kept(&chance), Some(false));
+    }
+
+    /// The opener of a search is only whoever is known not to keep ports.
+    #[test]
+    fn a_number_that_fits_by_chance_does_not_hide_a_block() {
+        for seed in 0..100 {
+            let mut samples = moved(&random_ports(seed, 4_096, 6_143, 18));
+            samples[seed as usize % 18].local = samples[seed as usize % 18].outside;
+            let expected = Allocation {
+                preserves: Some(false),
+                step: None,
+                block: Some((4_096, 6_143)),
+            };
+            assert_eq!(judge(&samples, &[]), expected, "seed {seed}");
+        }
     }
 
     #[test]
