@@ -21,7 +21,7 @@ use bytes::Bytes;
 use super::Node;
 use super::api::{Event, NatOutcome, Reason, RequestId};
 use super::paths::Path;
-use super::punch::budget::{Bucket, ProbeCounters};
+use super::punch::budget::{Bucket, Ledger, ProbeCounters};
 use super::punch::series::hold_interval;
 use super::punch::{Packet, Punch, Purpose, Surroundings};
 use super::requests::Pending;
@@ -86,7 +86,9 @@ pub(super) struct Attempts {
     bucket: Bucket,
     starved: bool,
     /// Whose technique's turn it was last.
-    served: Option<Guid>,
+    /// Who was served last: of techniques, and of probes to known addresses.
+    served: [Option<Guid>; 2],
+    ledger: Ledger,
     pub counters: ProbeCounters,
     pub queue: VecDeque<QueuedPacket>,
     pub dropped: u64,
@@ -101,7 +103,8 @@ impl Attempts {
             next_request: 1,
             bucket: Bucket::new(now),
             starved: false,
-            served: None,
+            served: [None; 2],
+            ledger: Ledger::default(),
             counters: ProbeCounters::default(),
             queue: VecDeque::new(),
             dropped: 0,
@@ -514,7 +517,8 @@ impl Node {
             Code::AlreadyInProgress => NatOutcome::AlreadyInProgress,
             _ => NatOutcome::Failed,
         };
-        if sender && request == 0 {
+        // What will not be otherwise in a moment is asked for again in its time.
+        if sender && request == 0 && matches!(reason.code, Code::TargetLost | Code::TargetUnresponsive) {
             self.ask_sooner(now, peer);
         }
         let another_runs = self.attempts.is_running(peer);

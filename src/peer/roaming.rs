@@ -51,6 +51,13 @@ const ROUND_TRIPS: u32 = 4;
 const ASK_AFTER: Duration = Duration::from_millis(250);
 /// Time between two wishes for an introduction to the same player: an attempt's first second decides nearly always.
 const ASK_INTERVAL: Duration = Duration::from_secs(3);
+/// Introductions that are asked for in [`ASK_WINDOW`]: every player of the largest session once. The server allows twice as many, and the game
+/// may want some.
+const MOST_ASKS: u32 = 64;
+/// See [`MOST_ASKS`].
+const ASK_WINDOW: Duration = Duration::from_secs(10);
+/// Time between two searches that the other side begins by its probes: those can be recorded and sent again.
+const SEEK_INTERVAL: Duration = Duration::from_secs(5);
 /// Silence of the server after a ping: some round trips, and a lost packet repeated.
 const SERVER_SILENCE: Duration = Duration::from_millis(750);
 /// Validity of the secret for addresses that were not known before: the length of a probing series.
@@ -75,6 +82,8 @@ struct Watched {
     /// When the game last sent something.
     sent: Option<Instant>,
     doubt: Option<Doubt>,
+    /// When the other side last began a search.
+    sought: Option<Instant>,
 }
 
 /// Watches over the paths of all connected players.
@@ -86,6 +95,8 @@ pub(super) struct Roaming {
     tick_at: Option<Instant>,
     /// The server was asked for a sign of life: since when.
     server_pinged: Option<Instant>,
+    /// When the present window of wishes began, and how many there were in it.
+    asks: Option<(Instant, u32)>,
 }
 
 impl Roaming {
@@ -146,6 +157,7 @@ impl Node {
             candidates: self.attempts.candidates_of(peer),
             sent: None,
             doubt: None,
+            sought: None,
         };
         self.roaming.by_name.insert(name, peer);
         self.roaming.watched.insert(peer, watched);
@@ -264,10 +276,16 @@ impl Node {
     /// The player probes by the connection's own secret: it doubts the path, so this side does as well. Otherwise it would go on sending
     /// to where the player is no more, as long as it hears it.
     pub(super) fn other_side_seeks(&mut self, now: Instant, peer: Guid) {
-        if let Some(address) = self.link_address(peer) {
-            self.paths.doubt(address);
-            self.probe_known_addresses(now, peer);
+        let Some(address) = self.link_address(peer) else { return };
+        let Some(watched) = self.roaming.watched.get_mut(&peer) else {
+            return;
+        };
+        if watched.sought.is_some_and(|sought| now < sought + SEEK_INTERVAL) {
+            return;
         }
+        watched.sought = Some(now);
+        self.paths.doubt(address);
+        self.probe_known_addresses(now, peer);
     }
 
     /// The server introduces a player anew. One that is connected has lost the way, or the other side has: none of its paths is certain,
@@ -330,7 +348,16 @@ impl Node {
 
     /// Asks the server to introduce the two again.
     fn ask_again(&mut self, now: Instant, peer: Guid) {
+        let (since, count) = self
+            .roaming
+            .asks
+            .filter(|(since, _)| now < *since + ASK_WINDOW)
+            .unwrap_or((now, 0));
+        if count >= MOST_ASKS {
+            return;
+        }
         if !self.attempts.is_asked(peer) {
+            self.roaming.asks = Some((since, count + 1));
             // Without a server, or with the policy "only", the known addresses are all there is.
             let _ = self.ask(now, 0, peer);
         }

@@ -4,7 +4,7 @@
 //! server, paths behind the peers' routes, closed sockets. What an attempt sends to addresses that are known goes first; of what is left of
 //! the rate, each attempt's techniques take their turn.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Bound;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use rand::Rng;
 use super::super::Node;
 use super::super::api::Reason;
 use super::super::paths::{Owner, Path};
-use super::super::punch::budget::{Bucket, ProbeCounters};
+use super::super::punch::budget::{Bucket, Ledger, ProbeCounters};
 use super::super::punch::{HOLD_TIME, Packet, Punch, Verdict, Verified};
 use super::{Lease, MAX_QUEUED, Run};
 use crate::codes::Code;
@@ -120,6 +120,9 @@ impl Node {
             return;
         };
         let answer = run.punch.handle(now, socket, source, &probe, contents.len());
+        if run.punch.verified().any(|path| path.address == source) {
+            self.attempts.ledger.proven(now, source);
+        }
         let key = run.punch.key().clone();
         if let Some(answer) = answer {
             self.attempts.enqueue(Packet::Probe(answer), key);
@@ -141,49 +144,35 @@ impl Node {
         }
     }
 
-    /// Probes to known addresses first; of what is left, each attempt's techniques take their turn.
+    /// Probes to known addresses first; of what is left, each attempt's techniques. Attempts take turns: one that came early must not
+    /// have all of the node's rate.
     fn send_due_probes(&mut self, now: Instant) {
         let attempts = &mut self.attempts;
         attempts.starved = false;
-        for run in attempts.runs.values_mut() {
-            let next = |punch: &mut Punch| {
-                let probe = punch.next_urgent(now, || self.random.next_u64());
-                probe.map(Packet::Probe)
-            };
-            if !send_due(
-                now,
-                run,
-                &mut attempts.bucket,
-                &mut attempts.counters,
-                &mut attempts.queue,
-                next,
-            ) {
-                attempts.starved = true;
-                return;
+        for urgent in [true, false] {
+            for peer in turns(&attempts.runs, attempts.served[usize::from(urgent)]) {
+                let Some(run) = attempts.runs.get_mut(&peer) else {
+                    continue;
+                };
+                let next = |punch: &mut Punch| {
+                    if urgent {
+                        punch.next_urgent(now, || self.random.next_u64()).map(Packet::Probe)
+                    } else {
+                        punch.next_packet(now, || self.random.next_u64())
+                    }
+                };
+                let mut gate = Gate {
+                    bucket: &mut attempts.bucket,
+                    counters: &mut attempts.counters,
+                    ledger: &mut attempts.ledger,
+                    queue: &mut attempts.queue,
+                };
+                if !gate.send_due(now, run, next) {
+                    attempts.starved = true;
+                    return;
+                }
+                attempts.served[usize::from(urgent)] = Some(peer);
             }
-        }
-        let after = attempts.served.map_or(Bound::Unbounded, Bound::Excluded);
-        let until = attempts.served.map_or(Bound::Excluded(Guid(0)), Bound::Included);
-        let later = attempts.runs.range((after, Bound::Unbounded)).map(|(peer, _)| *peer);
-        let earlier = attempts.runs.range((Bound::Unbounded, until)).map(|(peer, _)| *peer);
-        let turns: Vec<Guid> = later.chain(earlier).collect();
-        for peer in turns {
-            let Some(run) = attempts.runs.get_mut(&peer) else {
-                continue;
-            };
-            let next = |punch: &mut Punch| punch.next_packet(now, || self.random.next_u64());
-            if !send_due(
-                now,
-                run,
-                &mut attempts.bucket,
-                &mut attempts.counters,
-                &mut attempts.queue,
-                next,
-            ) {
-                attempts.starved = true;
-                return;
-            }
-            attempts.served = Some(peer);
         }
     }
 
@@ -320,30 +309,57 @@ impl Node {
     }
 }
 
-/// Queues what is due of one attempt; false: the node has had its share.
-fn send_due(
-    now: Instant,
-    run: &mut Run,
-    bucket: &mut Bucket,
-    counters: &mut ProbeCounters,
-    queue: &mut VecDeque<QueuedPacket>,
-    mut next: impl FnMut(&mut Punch) -> Option<Packet>,
-) -> bool {
-    while run.punch.poll_timeout(now).is_some_and(|at| at <= now) {
-        // Looked at before the packet is made: one that is not sent must not count as sent.
-        if !bucket.has_token(now) {
-            return false;
+/// The attempts, beginning behind the one that was served last.
+fn turns(runs: &BTreeMap<Guid, Run>, served: Option<Guid>) -> Vec<Guid> {
+    let after = served.map_or(Bound::Unbounded, Bound::Excluded);
+    let until = served.map_or(Bound::Excluded(Guid(0)), Bound::Included);
+    let later = runs.range((after, Bound::Unbounded)).map(|(peer, _)| *peer);
+    let earlier = runs.range((Bound::Unbounded, until)).map(|(peer, _)| *peer);
+    later.chain(earlier).collect()
+}
+
+/// What all packets of attempts go through.
+struct Gate<'a> {
+    bucket: &'a mut Bucket,
+    counters: &'a mut ProbeCounters,
+    ledger: &'a mut Ledger,
+    queue: &'a mut VecDeque<QueuedPacket>,
+}
+
+impl Gate<'_> {
+    /// Queues what is due of one attempt; false: the node has had its share.
+    fn send_due(&mut self, now: Instant, run: &mut Run, mut next: impl FnMut(&mut Punch) -> Option<Packet>) -> bool {
+        while run.punch.poll_timeout(now).is_some_and(|at| at <= now) {
+            // Looked at before the packet is made: one that is not sent must not count as sent.
+            if !self.bucket.has_token(now) {
+                return false;
+            }
+            let Some(packet) = next(&mut run.punch) else {
+                break;
+            };
+            if !self.passes(now, &run.punch, &packet) {
+                continue;
+            }
+            self.bucket.spend(now, self.counters);
+            if self.queue.len() < MAX_QUEUED {
+                let key = run.punch.key().clone();
+                self.queue.push_back(QueuedPacket { packet, key });
+            }
         }
-        let Some(packet) = next(&mut run.punch) else {
-            break;
-        };
-        bucket.spend(now, counters);
-        if queue.len() < MAX_QUEUED {
-            let key = run.punch.key().clone();
-            queue.push_back(QueuedPacket { packet, key });
+        true
+    }
+
+    /// Addresses that the other side named, or sent from, are remembered beyond the attempt. What a birthday opens and searches the server
+    /// has permitted for this attempt.
+    fn passes(&mut self, now: Instant, punch: &Punch, packet: &Packet) -> bool {
+        match packet {
+            Packet::Probe(probe) if punch.is_target(probe.socket, probe.address) => {
+                let heard = punch.heard_at(probe.socket, probe.address).is_some();
+                self.ledger.spend(now, probe.address, heard)
+            }
+            _ => true,
         }
     }
-    true
 }
 
 impl QueuedPacket {

@@ -93,6 +93,70 @@ impl Unanswered {
     }
 }
 
+/// Time for which the node remembers what it sent to an address: an attempt's. Whoever has it introduced again and again, or sends recorded
+/// probes again, gets no more out of it than one attempt gives.
+const REMEMBERED: Duration = Duration::from_secs(12);
+/// An address that answered a probe of ours is nobody's victim for this long: as long as an opened path is held.
+const PROVEN: Duration = Duration::from_secs(60);
+/// Packets more to an address from which an authenticated probe came: enough to verify it, should two be lost. Its source may be forged.
+const HEARD_PACKETS: u8 = 4;
+/// Addresses that are remembered: those of all attempts that can run at once, and learned ones.
+const REMEMBERED_ADDRESSES: usize = 8_192;
+
+/// What the node as a whole sent lately to addresses that have not proven that somebody there answers.
+#[derive(Debug, Default)]
+pub struct Ledger(BTreeMap<SocketAddr, Remembered>);
+
+#[derive(Debug, Clone, Copy)]
+struct Remembered {
+    packets: u8,
+    since: Instant,
+    proven_until: Option<Instant>,
+}
+
+impl Remembered {
+    fn is_over(&self, now: Instant) -> bool {
+        now >= self.since + REMEMBERED && self.proven_until.is_none_or(|until| now >= until)
+    }
+}
+
+impl Ledger {
+    /// Counts one more packet; false: the address has had its share for now. `heard`: an authenticated probe came from there.
+    pub fn spend(&mut self, now: Instant, address: SocketAddr, heard: bool) -> bool {
+        if self.0.len() >= REMEMBERED_ADDRESSES && !self.0.contains_key(&address) {
+            self.0.retain(|_, remembered| !remembered.is_over(now));
+            if self.0.len() >= REMEMBERED_ADDRESSES {
+                return false;
+            }
+        }
+        let fresh = Remembered {
+            packets: 0,
+            since: now,
+            proven_until: None,
+        };
+        let remembered = self.0.entry(address).or_insert(fresh);
+        if remembered.is_over(now) {
+            *remembered = fresh;
+        }
+        if remembered.proven_until.is_some_and(|until| now < until) {
+            return true;
+        }
+        let share = PLAIN_PACKETS + if heard { HEARD_PACKETS } else { 0 };
+        if remembered.packets >= share {
+            return false;
+        }
+        remembered.packets += 1;
+        true
+    }
+
+    /// A probe of ours was answered from there.
+    pub fn proven(&mut self, now: Instant, address: SocketAddr) {
+        if let Some(remembered) = self.0.get_mut(&address) {
+            remembered.proven_until = Some(now + PROVEN);
+        }
+    }
+}
+
 /// How many there were within the last second.
 #[derive(Debug, Default)]
 pub struct SecondWindow(VecDeque<Instant>);
@@ -163,6 +227,38 @@ mod tests {
             }
         }
         assert!((490..=500).contains(&counters.in_a_second), "{counters:?}");
+    }
+
+    #[test]
+    fn an_address_gets_no_more_from_one_attempt_after_the_other() {
+        let (start, mut ledger) = (Instant::now(), Ledger::default());
+        let victim: SocketAddr = "198.51.100.7:1".parse().unwrap();
+        let sent = |ledger: &mut Ledger, heard| {
+            let tries = (0..1_200).filter(|step| ledger.spend(start + Duration::from_millis(10 * step), victim, heard));
+            tries.count()
+        };
+        assert_eq!(sent(&mut ledger, false), 10);
+        assert_eq!(
+            sent(&mut ledger, true),
+            4,
+            "heard by then, perhaps from a forged source"
+        );
+        ledger.proven(start, victim);
+        assert_eq!(sent(&mut ledger, false), 1_200, "somebody answers there");
+        let later = start + PROVEN + REMEMBERED;
+        let again = (0..100).filter(|_| ledger.spend(later, victim, false)).count();
+        assert_eq!(again, 10);
+    }
+
+    #[test]
+    fn no_more_addresses_are_remembered_than_there_is_room_for() {
+        let (now, mut ledger) = (Instant::now(), Ledger::default());
+        let address = |number: u32| SocketAddr::from((std::net::Ipv4Addr::from(0x0a00_0000 + number), 9));
+        let count = (0..20_000)
+            .filter(|number| ledger.spend(now, address(*number), false))
+            .count();
+        assert_eq!(count, REMEMBERED_ADDRESSES);
+        assert!(ledger.spend(now + REMEMBERED, address(30_000), false));
     }
 
     #[test]

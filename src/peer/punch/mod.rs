@@ -300,6 +300,11 @@ impl Punch {
         &self.key
     }
 
+    /// An address that was named, or learned, for that socket; not one of the many of a search.
+    pub fn is_target(&self, socket: SocketName, address: SocketAddr) -> bool {
+        self.find(socket, address).is_some()
+    }
+
     /// The kind of path from there, if the other side was heard at that address.
     pub fn heard_at(&self, socket: SocketName, address: SocketAddr) -> Option<PathKind> {
         let target = &self.targets[self.find(socket, address)?];

@@ -229,3 +229,47 @@ fn path_probes_of_strangers_lead_nowhere() {
         "{events:?}"
     );
 }
+
+#[test]
+fn path_probes_that_are_sent_again_draw_no_flood_to_a_third_party() {
+    let mut scenario = connected(5, [RouterKind::Open, RouterKind::Open]);
+    scenario.lab.capture();
+    let cable = scenario.lab.attachment(scenario.nodes[0], 0);
+    scenario.lab.set_connected(cable, false);
+    play(&mut scenario, ms(2_000));
+    scenario.lab.set_connected(cable, true);
+    play(&mut scenario, ms(2_000));
+    let recorded: Vec<Vec<u8>> = scenario
+        .lab
+        .take_captured()
+        .iter()
+        .filter(|datagram| datagram.contents.first() == Some(&4) && datagram.host == scenario.nodes[1])
+        .map(|datagram| datagram.contents.to_vec())
+        .collect();
+    assert!(!recorded.is_empty(), "the two probed each other");
+    let victim = "203.0.113.9:4000".parse().unwrap();
+    scenario.lab.run_for(ms(70_000));
+    scenario.lab.capture_sent();
+    let (mut received, mut replayed) = (0, 0);
+    for round in 0..500 {
+        let probe = &recorded[round % recorded.len()];
+        received += probe.len();
+        replayed += 1;
+        scenario
+            .lab
+            .inject(scenario.nodes[1], crate::engine::SocketName::Udp4, victim, probe);
+        scenario.lab.run_for(ms(20));
+    }
+    let to_victim: Vec<usize> = scenario
+        .lab
+        .take_sent()
+        .iter()
+        .filter(|datagram| datagram.destination == victim)
+        .map(|datagram| datagram.contents.len())
+        .collect();
+    let unasked = to_victim.len().saturating_sub(replayed);
+    assert!(unasked <= 14, "{unasked} packets more than were received");
+    let sent: usize = to_victim.iter().sum();
+    assert!(sent <= received + 14 * 1_200, "{sent} bytes for {received}");
+    assert_kept(&mut scenario);
+}
