@@ -175,6 +175,13 @@ impl<T: Copy> Client<T> {
                 self.dropped += 1;
                 Heard::FromElsewhere(ask.tag)
             }
+            // RESPONSE-PORT was not heeded.
+            Ok(Response::Success { .. })
+                if socket == ask.socket && socket != ask.arrives_at && ask.response_port.is_some() =>
+            {
+                self.dropped += 1;
+                Heard::FromElsewhere(ask.tag)
+            }
             Ok(Response::Success {
                 mapped, other, cookie, ..
             }) if socket == ask.arrives_at && source == ask.arrives_from => {
