@@ -395,7 +395,7 @@ impl Node {
     }
 
     /// The addresses of this node that it knows itself.
-    fn candidates(&self) -> Vec<Candidate> {
+    pub(super) fn candidates(&self) -> Vec<Candidate> {
         let mut candidates = Vec::new();
         if let Some(address) = self.manual_address
             && self.nat.report.manual_open != Some(false)

@@ -24,8 +24,8 @@ use crate::engine::SocketName;
 use crate::wire::control::AddressProof;
 use crate::wire::introduction::NatFacts;
 use crate::wire::stun::{ChangeRequest, Request};
-use doors::{Caller, Door};
 pub use doors::Strangers;
+use doors::{Caller, Door};
 
 /// Fresh sockets that every run begins with: five distances between six samples, of which four are left when one is lost. One of the
 /// six also tests the filter, and another one the mapping.

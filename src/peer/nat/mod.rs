@@ -49,6 +49,7 @@ mod hairpin;
 mod lifetime;
 mod names;
 
+pub(super) use client::is_plausible;
 pub use names::{can_connect, filtering, is_friendly, mapping, name, ports};
 
 use std::collections::VecDeque;

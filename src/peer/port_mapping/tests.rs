@@ -648,7 +648,13 @@ fn the_texts_say_what_to_do() {
         ..NatReport::default()
     };
     let closed = manual_instructions(address(INNER), &interfaces, &closed);
-    assert!(closed.text.starts_with("The port that was forwarded by hand is not open. Forward"), "{}", closed.text);
+    assert!(
+        closed
+            .text
+            .starts_with("The port that was forwarded by hand is not open. Forward"),
+        "{}",
+        closed.text
+    );
     let open = NatReport {
         manual_open: Some(true),
         ..NatReport::default()
