@@ -95,9 +95,10 @@ fn where_both_versions_are_open_both_sides_use_the_same_way() {
                 node.expire_view();
                 node.take_view(now)
             });
-            view.unwrap().peers[0].path
+            let peer = view.unwrap().peers[0].clone();
+            (peer.path, peer.address.is_ipv6())
         };
         let ways = [way(&mut scenario, 0), way(&mut scenario, 1)];
-        println!("{ways:?}");
+        assert_eq!(ways[0], ways[1]);
     });
 }
