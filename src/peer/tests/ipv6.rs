@@ -95,7 +95,7 @@ fn where_both_versions_are_open_both_sides_use_the_same_way() {
                 node.expire_view();
                 node.take_view(now)
             });
-            let peer = view.unwrap().peers[0].clone();
+            let peer = view.unwrap().peers[0];
             (peer.path, peer.address.is_ipv6())
         };
         let ways = [way(&mut scenario, 0), way(&mut scenario, 1)];
