@@ -373,12 +373,7 @@ impl Discovery {
                 .map_or(answer.round_trip, |known| known.min(answer.round_trip)),
         );
         match tag {
-            Tag::Sample(_)
-            | Tag::Mapping(_)
-            | Tag::Own(_)
-            | Tag::Public
-            | Tag::LifetimeFirst(_)
-            | Tag::Caller => {
+            Tag::Sample(_) | Tag::Mapping(_) | Tag::Own(_) | Tag::Public | Tag::LifetimeFirst(_) | Tag::Caller => {
                 if let Some(question) = self
                     .questions
                     .get_mut(&tag)
