@@ -947,9 +947,21 @@ typedef struct lanline_nat_facts {
    */
   uint32_t lifetime_below_ms;
   /**
+   * The port that was forwarded by hand (`public_address` of the node's options) lets strangers in.
+   */
+  int8_t manual_open;
+  /**
+   * Strangers get in at `mapped`.
+   */
+  int8_t mapped_reachable;
+  /**
+   * Strangers get in over IPv6.
+   */
+  int8_t v6_open;
+  /**
    * Zero.
    */
-  uint32_t reserved;
+  uint8_t reserved;
   /**
    * Round trip to the server in microseconds; 0: not known.
    */

@@ -11,6 +11,9 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = message.check_integrity(b"password");
     }
     if let Ok(request) = Request::decode(bytes) {
+        // An answer is filled up to what was sent, and never goes to port 0.
+        assert!(request.padding.is_none_or(|padding| usize::from(padding) < bytes.len()));
+        assert!(request.response_port != Some(0));
         let mut written = Vec::new();
         request.encode(&mut written);
         let again = Request::decode(&written).expect("our own request");

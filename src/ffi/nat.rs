@@ -104,8 +104,14 @@ pub struct NatFactsRecord {
     pub lifetime_at_least_ms: u32,
     /// And less than this many; 0: not known.
     pub lifetime_below_ms: u32,
+    /// The port that was forwarded by hand (`public_address` of the node's options) lets strangers in.
+    pub manual_open: i8,
+    /// Strangers get in at `mapped`.
+    pub mapped_reachable: i8,
+    /// Strangers get in over IPv6.
+    pub v6_open: i8,
     /// Zero.
-    pub reserved: u32,
+    pub reserved: u8,
     /// Round trip to the server in microseconds; 0: not known.
     pub round_trip_us: u64,
     /// The node's public IPv4 address; family 0: not known.
@@ -183,6 +189,9 @@ impl NatFactsRecord {
             mapped_count: u8::try_from(report.mappings.len()).unwrap_or(u8::MAX),
             lifetime_at_least_ms: milliseconds(at_least),
             lifetime_below_ms: milliseconds(below),
+            manual_open: fact(report.manual_open),
+            mapped_reachable: fact(mapped.and_then(|port| port.reachable)),
+            v6_open: fact(report.v6_open),
             reserved: 0,
             round_trip_us: report.round_trip.map_or(0, |time| time.as_micros() as u64),
             public_v4: report.public_v4.into(),
@@ -418,7 +427,7 @@ pub unsafe extern "C" fn lanline_port_manual(
         let (bound, lasting, view) = shell::with_node(node, |node| {
             Ok((node.local_address(), node.port_is_chosen(), node.view()))
         })?;
-        let found = manual_instructions(bound, &interfaces::addresses(&[bound]), &view.nat.mappings);
+        let found = manual_instructions(bound, &interfaces::addresses(&[bound]), &view.nat);
         // SAFETY: the caller vouches for buffer and capacity.
         let needed = unsafe { check::write_text(found.text.as_bytes(), buffer, capacity) }?;
         let named = Some(bound).filter(|bound| !bound.ip().is_unspecified());

@@ -117,6 +117,7 @@ pub struct ScenarioBuilder {
     traced: bool,
     server_addresses: usize,
     families: Families,
+    only_ipv4: Vec<usize>,
     max_sockets: Option<u16>,
 }
 
@@ -184,6 +185,12 @@ impl ScenarioBuilder {
     /// openly ([`RouterConfig::ipv6_open`]).
     pub fn ipv6(mut self) -> Self {
         self.families = Families::Both;
+        self
+    }
+
+    /// That player has IPv4 alone, whatever the others have.
+    pub fn only_ipv4(mut self, player: usize) -> Self {
+        self.only_ipv4.push(player);
         self
     }
 
@@ -323,6 +330,7 @@ impl Scenario {
             traced: false,
             server_addresses: 1,
             families: Families::V4,
+            only_ipv4: Vec::new(),
             max_sockets: None,
         }
     }
@@ -417,11 +425,15 @@ impl Scenario {
             },
         };
         let name = format!("node {number}");
-        let host = self.lab.add_host_with(&name, network, link, self.families);
+        let families = match builder.only_ipv4.contains(&number) {
+            true => Families::V4,
+            false => self.families,
+        };
+        let host = self.lab.add_host_with(&name, network, link, families);
         let port = FIRST_NODE_PORT + number as u16;
         let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
         self.lab.open_socket(host, SocketName::Udp4, v4);
-        if self.families == Families::Both {
+        if families == Families::Both {
             let v6 = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
             self.lab.open_socket(host, SocketName::Udp6, v6);
         }

@@ -775,7 +775,7 @@ impl Engine for Node {
                         .handle_datagram_from(now, route, origin, datagram.ecn, datagram.contents);
                 }
             }
-            Kind::Stun if self.sample_answered(now, datagram.source, &datagram.contents) => {}
+            Kind::Stun if self.sample_answered(now, datagram.socket, datagram.source, &datagram.contents) => {}
             Kind::Stun => self.handle_stun(now, &datagram),
             Kind::OwnFrame(_) | Kind::Gate | Kind::GateRaw | Kind::Unknown => self.dropped.unknown += 1,
         }

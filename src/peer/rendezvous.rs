@@ -395,16 +395,18 @@ impl Node {
     }
 
     /// The addresses of this node that it knows itself.
-    fn candidates(&self) -> Vec<Candidate> {
+    pub(super) fn candidates(&self) -> Vec<Candidate> {
         let mut candidates = Vec::new();
-        if let Some(address) = self.manual_address {
+        if let Some(address) = self.manual_address
+            && self.nat.report.manual_open != Some(false)
+        {
             candidates.push(Candidate {
                 kind: CandidateKind::Manual,
                 address,
             });
         }
         // Behind a second router nobody reaches the first one's address.
-        let reachable = self.nat.report.mappings.iter().filter(|port| !port.double_nat);
+        let reachable = self.nat.report.mappings.iter().filter(|port| port.is_good());
         candidates.extend(reachable.map(|port| Candidate {
             kind: CandidateKind::Mapped,
             address: port.external,

@@ -136,7 +136,8 @@ impl Node {
     /// Goes on as far as the answers allow.
     pub(super) fn continue_reports(&mut self, now: Instant) {
         loop {
-            let asking = self.port_mapping_is_asking();
+            // Whether a port that a router gives is open shows before it is given back.
+            let asking = self.port_mapping_is_asking() || self.nat_tries_ports();
             let Some(job) = &mut self.reports.job else {
                 if !self.begin_report(now) {
                     return;

@@ -46,6 +46,8 @@ pub struct NatReport {
     pub mappings: Vec<MappedPort>,
     /// The port that was forwarded by hand lets strangers in; `None`: there is none, or it could not be found out.
     pub manual_open: Option<bool>,
+    /// Strangers reach this machine's sockets over IPv6; `Some(false)`: a firewall keeps them out. `None`: not known.
+    pub v6_open: Option<bool>,
 }
 
 /// A port that a router forwards to the node.
@@ -57,6 +59,16 @@ pub struct MappedPort {
     pub protocol: MappingProtocol,
     /// The router's address is not what the server sees: another router stands before it.
     pub double_nat: bool,
+    /// Strangers were seen to get in there, or (although the server's answers arrived elsewhere) not to. `None`: not tried, or not
+    /// known; only an address at which the server sees this node can be tried.
+    pub reachable: Option<bool>,
+}
+
+impl MappedPort {
+    /// As far as is known, strangers get in there.
+    pub fn is_good(&self) -> bool {
+        !self.double_nat && self.reachable != Some(false)
+    }
 }
 
 /// Names a try at mapping a port; chosen by the engine.

@@ -13,6 +13,7 @@ use rand::Rng;
 
 use super::super::Node;
 use super::super::api::Reason;
+use super::super::nat::is_plausible;
 use super::super::paths::{Owner, Path};
 use super::super::punch::budget::{Bucket, Ledger, ProbeCounters};
 use super::super::punch::{HOLD_TIME, Packet, Punch, Verdict, Verified};
@@ -24,6 +25,7 @@ use crate::transport::identity::{Guid, PublicKey};
 use crate::wire::control::ToServer;
 use crate::wire::probe::{Probe, ProbeKey, ProbeKind};
 use crate::wire::stun::{Request, Response};
+use crate::wire::unmapped;
 
 /// A packet that waits for the socket, with what authenticates a probe.
 #[derive(Debug)]
@@ -48,8 +50,14 @@ impl Node {
         address.is_ipv4().then_some(address)
     }
 
-    /// A STUN answer; false: to no request of an attempt.
-    pub(in super::super) fn sample_answered(&mut self, now: Instant, source: SocketAddr, contents: &[u8]) -> bool {
+    /// A STUN answer at that socket; false: to no request of an attempt, or with an address that no server can have seen.
+    pub(in super::super) fn sample_answered(
+        &mut self,
+        now: Instant,
+        socket: SocketName,
+        source: SocketAddr,
+        contents: &[u8],
+    ) -> bool {
         let runs = self.attempts.runs.values_mut();
         let mut runs = runs.filter(|run| run.punch.stun_server() == Some(source)).peekable();
         if runs.peek().is_none() {
@@ -61,7 +69,11 @@ impl Node {
         else {
             return false;
         };
-        let taken = runs.any(|run| run.punch.sampled(now, &transaction, mapped));
+        let mapped = unmapped(mapped);
+        if !is_plausible(mapped, source) {
+            return false;
+        }
+        let taken = runs.any(|run| run.punch.sampled(now, socket, &transaction, mapped));
         if taken {
             self.drive_attempts(now);
         }

@@ -175,6 +175,13 @@ impl<T: Copy> Client<T> {
                 self.dropped += 1;
                 Heard::FromElsewhere(ask.tag)
             }
+            // RESPONSE-PORT was not heeded.
+            Ok(Response::Success { .. })
+                if socket == ask.socket && socket != ask.arrives_at && ask.response_port.is_some() =>
+            {
+                self.dropped += 1;
+                Heard::FromElsewhere(ask.tag)
+            }
             Ok(Response::Success {
                 mapped, other, cookie, ..
             }) if socket == ask.arrives_at && source == ask.arrives_from => {
@@ -231,7 +238,7 @@ fn reach(ip: IpAddr) -> Reach {
 
 /// Whether a server at `server` can have seen, or have, that address: one machine's, of the same IP version, and not a private one in
 /// a server's mouth that is reached over the internet.
-fn is_plausible(address: SocketAddr, server: SocketAddr) -> bool {
+pub fn is_plausible(address: SocketAddr, server: SocketAddr) -> bool {
     let (own, other) = (reach(address.ip()), reach(server.ip()));
     let reaches = match other {
         Reach::Machine => true,
@@ -409,6 +416,33 @@ mod tests {
             client.handle(now, socket, address(SERVER), &refusal),
             Heard::Refused(7, 420)
         );
+    }
+
+    #[test]
+    fn an_answer_at_the_asking_socket_shows_that_the_port_was_not_heeded() {
+        let (now, mut client) = (Instant::now(), client());
+        let (asker, target) = (SocketName::Birthday(1), SocketName::Udp4);
+        let ask = Ask {
+            response_port: Some(7_000),
+            arrives_at: target,
+            ..Ask::plain(7, asker, address(SERVER))
+        };
+        let transaction = asked(&mut client, now, ask);
+        let bytes = success(transaction, MAPPED, None);
+        assert_eq!(
+            client.handle(now, asker, address(SERVER), &bytes),
+            Heard::FromElsewhere(7)
+        );
+        assert_eq!(
+            client.handle(now, SocketName::Birthday(2), address(SERVER), &bytes),
+            Heard::Dropped
+        );
+        assert_eq!(client.handle(now, target, address(OTHER_PORT), &bytes), Heard::Dropped);
+        assert_eq!(client.dropped(), 3);
+        assert!(matches!(
+            client.handle(now, target, address(SERVER), &bytes),
+            Heard::Answer(7, _)
+        ));
     }
 
     #[test]

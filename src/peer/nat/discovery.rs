@@ -15,16 +15,17 @@ use rand::rngs::StdRng;
 
 use super::super::api::Reason;
 use super::super::paths::may_send_to;
-use super::allocation::{self, Sample};
+use super::allocation;
 use super::client::{Answer, Ask, Client, Heard};
-use super::filtering::{self, Filtering, Kind, Verdict};
+use super::filtering::{self, Filtering, Kind};
 use super::hairpin::Hairpin;
 use super::lifetime::{self, Lifetime};
-use crate::codes::Code;
 use crate::engine::SocketName;
 use crate::wire::control::AddressProof;
 use crate::wire::introduction::NatFacts;
 use crate::wire::stun::{ChangeRequest, Request};
+pub use doors::Strangers;
+use doors::{Caller, Door};
 
 /// Fresh sockets that every run begins with: five distances between six samples, of which four are left when one is lost. One of the
 /// six also tests the filter, and another one the mapping.
@@ -91,6 +92,10 @@ enum Tag {
     LifetimeFirst(usize),
     LifetimeControl(u8),
     LifetimeCheck(u8),
+    /// The first question of the socket that knocks at IPv6's door.
+    Caller,
+    DoorControl(usize, u8),
+    Door(usize),
 }
 
 /// What further sockets are for.
@@ -100,6 +105,8 @@ pub enum Purpose {
     Samples,
     /// The lifetime test.
     Lifetime,
+    /// Two IPv6 sockets: one that calls, one that has never sent anything.
+    Caller,
 }
 
 /// A plain question and its repeats.
@@ -138,6 +145,8 @@ pub struct Setup {
     pub public: Option<(SocketName, SocketAddr)>,
     /// Addresses of the machine.
     pub local: Vec<IpAddr>,
+    /// Where strangers are to knock.
+    pub strangers: Strangers,
     /// Find out about hairpins, too.
     pub hairpin: bool,
     /// Find out how long mappings live, up to that.
@@ -163,6 +172,10 @@ pub struct Findings {
     pub several_addresses: Option<bool>,
     /// As in the report.
     pub lifetime: Option<(Duration, Option<Duration>)>,
+    /// Forwarded ports at which it is known whether strangers get in.
+    pub doors: Vec<(SocketAddr, bool)>,
+    /// Strangers get in over IPv6.
+    pub v6_open: Option<bool>,
     /// Shortest round trip to the server.
     pub round_trip: Option<Duration>,
     /// Why less is known than a run can find out, in words.
@@ -184,6 +197,8 @@ pub struct Discovery {
     hairpin: Hairpin,
     lifetime: Option<Lifetime>,
     lifetime_sockets: Vec<(SocketName, SocketAddr)>,
+    doors: Vec<Door>,
+    caller: Caller,
     /// Sockets that are wished for.
     wish: Option<(Purpose, u16)>,
     /// A wish that is not answered yet.
@@ -211,6 +226,8 @@ impl Discovery {
             hairpin: Hairpin::default(),
             lifetime: None,
             lifetime_sockets: Vec::new(),
+            doors: Vec::new(),
+            caller: Caller::default(),
             wish: None,
             waiting_for: None,
             further_decided: false,
@@ -235,8 +252,8 @@ impl Discovery {
     }
 
     /// Whether sockets for IPv6 are needed.
-    pub fn is_ipv6(&self) -> bool {
-        self.setup.server.is_ipv6()
+    pub fn is_ipv6(&self, purpose: Purpose) -> bool {
+        self.setup.server.is_ipv6() || purpose == Purpose::Caller
     }
 
     /// Hairpins are to be found out about, too.
@@ -278,6 +295,7 @@ impl Discovery {
         match purpose {
             Purpose::Samples => self.add_samples(now, sockets, PLACES_BETWEEN),
             Purpose::Lifetime => self.begin_lifetime(now, sockets),
+            Purpose::Caller => self.begin_call(now, &sockets),
         }
         self.advance(now);
     }
@@ -338,8 +356,9 @@ impl Discovery {
             Heard::Answer(tag, answer) => self.answered(now, tag, answer),
             Heard::Refused(tag, _) => self.refused(now, tag),
             Heard::FromElsewhere(tag) => {
-                if let Tag::Changed(kind) = tag {
-                    self.filtering.cannot(kind);
+                // For these it is the same as a refusal; everything else goes on.
+                if let Tag::Changed(_) | Tag::Door(_) | Tag::LifetimeCheck(_) = tag {
+                    self.refused(now, tag);
                 }
             }
             Heard::Own(_) => self.hairpin.came_back(),
@@ -354,7 +373,7 @@ impl Discovery {
                 .map_or(answer.round_trip, |known| known.min(answer.round_trip)),
         );
         match tag {
-            Tag::Sample(_) | Tag::Mapping(_) | Tag::Own(_) | Tag::Public | Tag::LifetimeFirst(_) => {
+            Tag::Sample(_) | Tag::Mapping(_) | Tag::Own(_) | Tag::Public | Tag::LifetimeFirst(_) | Tag::Caller => {
                 if let Some(question) = self
                     .questions
                     .get_mut(&tag)
@@ -381,6 +400,8 @@ impl Discovery {
             Tag::Hairpin => {}
             Tag::LifetimeControl(probe) => self.on_lifetime(|lifetime| lifetime.control_answered(probe)),
             Tag::LifetimeCheck(probe) => self.on_lifetime(|lifetime| lifetime.arrived(probe)),
+            Tag::DoorControl(door, pair) => self.doors[door].trial.control_answered(pair),
+            Tag::Door(door) => self.doors[door].trial.through(Kind::Port),
         }
     }
 
@@ -389,6 +410,7 @@ impl Discovery {
         match tag {
             Tag::Changed(kind) => self.filtering.cannot(kind),
             Tag::LifetimeCheck(_) => self.on_lifetime(Lifetime::cannot),
+            Tag::Door(door) => self.doors[door].trial.cannot(Kind::Port),
             tag => {
                 if let Some(question) = self.questions.get_mut(&tag) {
                     question.failed = true;
@@ -433,7 +455,9 @@ impl Discovery {
             .any(|(tag, question)| in_first(tag) && question.is_open());
         let filters = self.filtering.poll_timeout(patience).is_some();
         let hairpin = self.setup.hairpin && self.hairpin.is_running();
-        now >= self.limit() || !(asked || filters || hairpin || self.waiting_for == Some(Purpose::Samples))
+        let doors = self.doors_timeout().is_some();
+        let sockets = matches!(self.waiting_for, Some(Purpose::Samples | Purpose::Caller));
+        now >= self.limit() || !(asked || filters || doors || hairpin || sockets)
     }
 
     /// The next moment for [`Discovery::handle_timeout`].
@@ -441,6 +465,7 @@ impl Discovery {
         let open = self.questions.values().filter(|question| question.is_open());
         let first = [
             self.filtering.poll_timeout(self.patience()),
+            self.doors_timeout(),
             self.hairpin.poll_timeout(),
             Some(self.limit()).filter(|_| self.lifetime.is_none() && self.waiting_for != Some(Purpose::Lifetime)),
             Some(self.further_at()).filter(|_| !self.further_decided && self.round_trip.is_some()),
@@ -478,6 +503,8 @@ impl Discovery {
         self.send_questions(now);
         self.send_filter_rounds(now);
         self.decide_further(now);
+        self.seek_caller();
+        self.send_door_rounds(now);
         self.send_hairpins(now);
         if self.lifetime.is_none()
             && self.waiting_for.is_none()
@@ -605,7 +632,12 @@ impl Discovery {
             .own_observed
             .is_some_and(|seen| seen.is_ipv4() == own.is_ipv4() && seen.port() != own.port());
         // With fewer fresh sockets it is the one that the mapping is found out with.
-        if !moved || self.fresh.len() < 2 {
+        // A number that is forwarded to it is no betrayal, and what the own socket has sent to is no stranger there any more.
+        let forwarded = self.setup.strangers.forwarded.iter();
+        let explained = forwarded
+            .filter_map(|outside| Some(outside.port() == self.setup.own_observed?.port()))
+            .any(|same| same);
+        if !moved || explained || self.fresh.len() < 2 {
             return;
         }
         for place in Place::OTHERS.into_iter().chain([Place::Main]) {
@@ -668,159 +700,9 @@ impl Discovery {
             self.client.ask(now, ask);
         }
     }
-
-    fn samples(&self) -> Vec<Sample> {
-        let answers = self.fresh.iter().enumerate().filter_map(|(index, (_, bound, place))| {
-            let answer = self.answer(Tag::Sample(index))?;
-            Some(Sample {
-                place: *place,
-                ip: answer.mapped.ip(),
-                outside: answer.mapped.port(),
-                local: bound.port(),
-                in_order: answer.repeat == 0,
-            })
-        });
-        let mut samples: Vec<Sample> = answers.collect();
-        // Without fresh sockets the node's own one is better than nothing.
-        if samples.is_empty()
-            && let Some(answer) = self.answer(Tag::Mapping(Place::Main))
-        {
-            samples.push(Sample {
-                place: 0,
-                ip: answer.mapped.ip(),
-                outside: answer.mapped.port(),
-                local: self.setup.own.port(),
-                in_order: false,
-            });
-        }
-        samples
-    }
-
-    /// The address that the server saw any socket of this run have.
-    fn seen(&self) -> Option<SocketAddr> {
-        let first = (0..self.fresh.len()).find_map(|index| self.answer(Tag::Sample(index)));
-        let answer = first.or_else(|| self.answer(Tag::Mapping(Place::Main)))?;
-        Some(answer.mapped)
-    }
-
-    fn untranslated(&self) -> Option<bool> {
-        let ip = self.seen()?.ip();
-        let bound = self
-            .fresh
-            .iter()
-            .map(|(_, bound, _)| bound.ip())
-            .chain([self.setup.own.ip()]);
-        Some(ip.is_loopback() || bound.chain(self.setup.local.iter().copied()).any(|own| own == ip))
-    }
-
-    /// Whether the mapping of one socket differs between the places of any of these pairs.
-    fn varies(&self, pairs: [(Place, Place); 2]) -> Option<bool> {
-        let own = |place| Some(self.answer(Tag::Own(place))?.mapped);
-        let fresh = pairs.map(|(one, other)| Some(self.mapped_at(one)? != self.mapped_at(other)?));
-        let own = pairs.map(|(one, other)| Some(own(one)? != own(other)?));
-        fresh.into_iter().chain(own).flatten().reduce(|one, other| one | other)
-    }
-
-    /// Whether the filter stops what comes from there. Silence counts if packets from that very address reach another socket,
-    /// which has sent to it.
-    fn filters(&self, kind: Kind) -> Option<bool> {
-        let place = match (kind, self.other_port) {
-            (Kind::Port, _) => Place::OtherPort,
-            (Kind::Address, Some(_)) => Place::OtherBoth,
-            (Kind::Address, None) => Place::OtherAddress,
-        };
-        match self.filtering.verdict(kind) {
-            Verdict::Through => Some(false),
-            Verdict::Silent => self.mapped_at(place).map(|_| true),
-            Verdict::Open | Verdict::Unknown => None,
-        }
-    }
-
-    fn hairpins(&self, varies: bool) -> Option<bool> {
-        match self.hairpin.result()? {
-            true => Some(true),
-            // Where the mapping varies, the address that the server sees is not the one that others could use.
-            false if varies => None,
-            false => Some(false),
-        }
-    }
-
-    /// What is known now.
-    pub fn findings(&self) -> Findings {
-        let varies_by_port = self.varies([(Place::Main, Place::OtherPort), (Place::OtherAddress, Place::OtherBoth)]);
-        let varies_by_address = self.varies([(Place::Main, Place::OtherAddress), (Place::OtherPort, Place::OtherBoth)]);
-        let samples = self.samples();
-        let places = Place::OTHERS.into_iter();
-        let further: Vec<u16> = places.filter_map(|place| Some(self.mapped_at(place)?.port())).collect();
-        let untranslated = self.untranslated();
-        let allocation = allocation::judge(&samples, &further);
-        let varies = varies_by_port != Some(false) || varies_by_address == Some(true);
-        let facts = NatFacts {
-            mapping_varies_by_address: varies_by_address,
-            mapping_varies_by_port: varies_by_port,
-            filters_by_address: self.filters(Kind::Address),
-            filters_by_port: self.filters(Kind::Port),
-            preserves_port: allocation.preserves,
-            port_step: allocation.step,
-            port_block: allocation.block,
-            hairpin: self.hairpins(varies),
-        };
-        let public = self.answer(Tag::Public).map(|answer| {
-            let address = answer.mapped;
-            (address, answer.cookie.map(|cookie| AddressProof { address, cookie }))
-        });
-        let several = samples.windows(2).any(|pair| pair[0].ip != pair[1].ip);
-        Findings {
-            facts,
-            answered: self.round_trip.is_some(),
-            public,
-            seen: self.seen(),
-            untranslated,
-            several_addresses: match several {
-                true => Some(true),
-                false => (samples.len() >= SAMPLES_FOR_ONE_ADDRESS || untranslated == Some(true)).then_some(false),
-            },
-            samples: samples.iter().map(|sample| (sample.outside, sample.local)).collect(),
-            lifetime: self.lifetime.as_ref().and_then(Lifetime::result),
-            round_trip: self.round_trip,
-            lack: self.lack(&facts),
-        }
-    }
-
-    fn lack(&self, facts: &NatFacts) -> Option<Reason> {
-        let (code, text) = if self.round_trip.is_none() {
-            (Code::NoAnswer, "the server did not answer")
-        } else if self.other_port.is_none() && self.other_ip.is_none() {
-            (
-                Code::Unsupported,
-                "the server answers from one address and port only: what differs between destinations cannot be seen",
-            )
-        } else if self.fresh.is_empty() {
-            (
-                Code::Unsupported,
-                "no further sockets could be opened: how packets are filtered and ports are given cannot be seen",
-            )
-        } else if facts.mapping_varies_by_port.is_none() && facts.mapping_varies_by_address.is_none() {
-            (Code::NoAnswer, "the server did not answer at its other addresses")
-        } else if facts.filters_by_port.is_none() && facts.filters_by_address.is_none() {
-            (
-                Code::NoAnswer,
-                "the server did not answer from its other addresses, or too little of it arrived",
-            )
-        } else if self.setup.lifetime.is_some() && self.lifetime.as_ref().is_none_or(|test| test.result().is_none()) {
-            (
-                Code::Unsupported,
-                "how long a mapping lives could not be found out: the server cannot answer at another port, or sockets are missing",
-            )
-        } else {
-            return None;
-        };
-        Some(Reason {
-            code,
-            text: text.to_owned(),
-        })
-    }
 }
 
+mod conclusions;
+mod doors;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `discovery` | one run: which questions, when, what they come to |
 //! | `client` | STUN transactions: what counts as an answer |
+//! | `discovery/doors` | whether strangers get in at forwarded ports, and over IPv6 |
+//! | `discovery/conclusions` | what the answers of a run come to |
 //! | `filtering`, `hairpin`, `lifetime` | the tests that are more than a plain question |
 //! | `allocation` | how ports are given, from samples |
 //! | `names` | names and words for facts; what two names can do |
@@ -24,6 +26,8 @@
 //! | kept ports, step, block | six sockets, 5 ms apart, ask at the main address; twelve more if those show no pattern |
 //! | hairpin | two sockets send to each other's outside address |
 //! | lifetime | sockets stay silent for various times; another one has an answer sent to each |
+//! | forwarded ports | a fresh socket has the server answer there, from an address that the own socket never sent to |
+//! | IPv6 firewall | one socket has the server answer another one that has never sent anything |
 //! | the other IP version | the node's own socket asks there, with a cookie that proves the address to the server |
 //!
 //! A fact that the answers do not show stays unknown: with one address nothing is known by address, without fresh sockets nothing of
@@ -31,7 +35,7 @@
 //!
 //! # When
 //! A quick run (without hairpin and lifetime) begins by itself as soon as a session stands, again after each reconnect, and after the
-//! machine's interfaces changed; nothing waits for it, and no event tells of it. A server on the machine itself shows nothing and is not asked.
+//! machine's interfaces changed, or a router forwards a new port; nothing waits for it, and no event tells of it. A server on the machine itself shows nothing and is not asked.
 //! `detect_nat` joins a run of the same kind, which then finds out about hairpins, too; one with another server or with lifetimes waits for
 //! its end. Runs come one after the other.
 //!
@@ -45,6 +49,7 @@ mod hairpin;
 mod lifetime;
 mod names;
 
+pub(super) use client::is_plausible;
 pub use names::{can_connect, filtering, is_friendly, mapping, name, ports};
 
 use std::collections::VecDeque;
@@ -55,7 +60,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::Node;
-use super::api::nat::{DetectOptions, NatReport};
+use super::api::nat::{DetectOptions, MappedPort, NatReport};
 use super::api::{Event, Reason, RequestId, SideEffect};
 use super::attempts::cancelled;
 use super::paths::may_send_to;
@@ -65,7 +70,7 @@ use crate::codes::{Code, NatType};
 use crate::engine::{Datagram, SocketName};
 use crate::wire::control::AddressProof;
 use crate::wire::introduction::NatFacts;
-use discovery::{Discovery, FIRST_SAMPLES, Findings, Purpose, Setup};
+use discovery::{Discovery, FIRST_SAMPLES, Findings, Purpose, Setup, Strangers};
 
 /// Names that are looked up for this part have this bit in their ids, those of the session have not.
 pub(super) const NAT_RESOLVE: u32 = 1 << 31;
@@ -84,6 +89,9 @@ pub(super) struct Nat {
     run: Option<Run>,
     waiting: VecDeque<(RequestId, DetectOptions)>,
     background_wanted: bool,
+    /// The node's own socket has sent to further addresses of the server, in a run without fresh ones: what comes in from there proves
+    /// nothing in this network any more.
+    own_asked_further: bool,
     next_resolve: u32,
     dropped: u64,
 }
@@ -163,8 +171,14 @@ impl Nat {
 
     /// The facts of another network are of no use: what routers were asked for stays.
     fn forget(&mut self) {
+        let mappings = std::mem::take(&mut self.report.mappings).into_iter();
         self.report = NatReport {
-            mappings: std::mem::take(&mut self.report.mappings),
+            mappings: mappings
+                .map(|port| MappedPort {
+                    reachable: None,
+                    ..port
+                })
+                .collect(),
             public_v4: self.report.public_v4,
             public_v6: self.report.public_v6,
             ..NatReport::default()
@@ -174,7 +188,7 @@ impl Nat {
     }
 
     /// Takes what a run came to.
-    fn learn(&mut self, findings: &Findings, session_up: bool) {
+    fn learn(&mut self, findings: &Findings, session_up: bool, manual: Option<SocketAddr>) {
         if !findings.answered {
             self.report.udp_blocked = Some(!session_up);
             return;
@@ -192,6 +206,15 @@ impl Nat {
         report.lifetime = findings.lifetime.or(report.lifetime);
         report.round_trip = findings.round_trip.or(report.round_trip);
         report.udp_blocked = Some(false);
+        report.v6_open = findings.v6_open.or(report.v6_open);
+        for (address, open) in &findings.doors {
+            if manual == Some(*address) {
+                report.manual_open = Some(*open);
+            }
+            for port in report.mappings.iter_mut().filter(|port| port.external == *address) {
+                port.reachable = Some(*open);
+            }
+        }
         if findings.samples.len() >= report.samples.len() || findings.samples.len() >= usize::from(FIRST_SAMPLES) {
             report.samples.clone_from(&findings.samples);
         }
@@ -315,7 +338,9 @@ impl Node {
     /// The machine may be in another network: what was found out may be wrong, what is being found out mixes both.
     pub(super) fn nat_interfaces_changed(&mut self, now: Instant) {
         self.nat.forget();
-        if let Some(run) = self.end_nat_run() {
+        let ended = self.end_nat_run();
+        self.nat.own_asked_further = false;
+        if let Some(run) = ended {
             for request in run.requests.into_iter().rev() {
                 self.nat.waiting.push_front((request, run.options.clone()));
             }
@@ -326,6 +351,39 @@ impl Node {
             .is_none_or(|server| server.ip().is_loopback());
         self.nat.background_wanted = !here;
         self.advance_nat(now);
+    }
+
+    /// Routers forward other ports than before.
+    pub(super) fn nat_mappings_changed(&mut self, now: Instant, mut ports: Vec<MappedPort>) {
+        let known = &self.nat.report.mappings;
+        for port in &mut ports {
+            let same = known.iter().find(|known| known.external == port.external);
+            port.reachable = same.and_then(|known| known.reachable);
+        }
+        self.nat.report.mappings = ports;
+        if self.has_untried_port() {
+            self.nat.background_wanted = true;
+            self.advance_nat(now);
+        }
+    }
+
+    /// A router forwards a port at the address that the server sees, and it is not known whether strangers get in.
+    fn has_untried_port(&self) -> bool {
+        let here = self
+            .rendezvous
+            .server_address
+            .is_none_or(|server| server.ip().is_loopback());
+        let Some(observed) = self.rendezvous.observed.filter(|_| !here && self.server_is_up()) else {
+            return false;
+        };
+        let untried =
+            |port: &MappedPort| port.reachable.is_none() && port.external.ip() == observed.ip().to_canonical();
+        self.nat.report.mappings.iter().any(untried)
+    }
+
+    /// A run that began by itself finds out whether strangers get in at a port that a router forwards.
+    pub(super) fn nat_tries_ports(&self) -> bool {
+        self.nat.run.as_ref().is_some_and(|run| run.background) && self.has_untried_port()
     }
 
     /// The outside's answer.
@@ -437,7 +495,7 @@ impl Node {
             return;
         };
         while let Some((purpose, count)) = discovery.take_wish() {
-            match self.pool.lease(count, discovery.is_ipv6()) {
+            match self.pool.lease(count, discovery.is_ipv6(purpose)) {
                 Some(lease) => {
                     run.leases.push(lease);
                     run.opening = Some((lease, purpose, now + OPEN_TIME));
@@ -523,7 +581,13 @@ impl Node {
         };
         // The session shows the address of one IP version; the other one's has to be asked for.
         let sought = match session {
-            Some(session) => of(!session.is_ipv4()),
+            // A server that was given as an address names the other ones itself.
+            Some(session) => of(!session.is_ipv4()).or_else(|| {
+                let named = self.rendezvous.stun.iter().copied();
+                named
+                    .filter(|address| may_send_to(*address) && self.own_socket(*address).is_some())
+                    .find(|address| address.is_ipv4() != session.is_ipv4())
+            }),
             None => Some(server),
         };
         let public = sought.and_then(|address| Some((self.own_socket(address)?.0, address)));
@@ -548,6 +612,7 @@ impl Node {
         further: Vec<SocketAddr>,
         public: Option<(SocketName, SocketAddr)>,
     ) {
+        let strangers = self.strangers(server, public);
         let (Some((own_name, own)), Some(run)) = (self.own_socket(server), &mut self.nat.run) else {
             return;
         };
@@ -560,6 +625,7 @@ impl Node {
             fresh: Vec::new(),
             public,
             local: self.local_addresses.clone(),
+            strangers,
             hairpin: !run.requests.is_empty(),
             lifetime: run.options.lifetime_up_to,
         };
@@ -573,6 +639,41 @@ impl Node {
                 };
             }
             None => self.begin_discovery(now, setup),
+        }
+    }
+
+    /// Where strangers are to knock in a run with that server.
+    fn strangers(&self, server: SocketAddr, public: Option<(SocketName, SocketAddr)>) -> Strangers {
+        let session = self.rendezvous.server_address;
+        let known: Vec<SocketAddr> = session
+            .into_iter()
+            .chain(self.rendezvous.known_addresses.iter().copied())
+            .chain(public.map(|(_, address)| address))
+            .chain([server])
+            .collect();
+        let observed = self
+            .rendezvous
+            .observed
+            .map(|observed| SocketAddr::new(observed.ip().to_canonical(), observed.port()));
+        let mapped = self.nat.report.mappings.iter().map(|port| port.external);
+        let forwarded = self.manual_address.into_iter().chain(mapped);
+        let usable = |address: &SocketAddr| {
+            let same_version = address.is_ipv4() == server.is_ipv4();
+            same_version && !self.nat.own_asked_further
+        };
+        // A server that the options name has an IPv6 address of its own, or none.
+        let own_server = session == Some(server) || self.rendezvous.known_addresses.contains(&server);
+        let is_v6 = |address: &&SocketAddr| address.is_ipv6() && (own_server || **address == server);
+        Strangers {
+            forwarded: forwarded.filter(usable).collect(),
+            observed: observed.filter(|observed| observed.is_ipv4() == server.is_ipv4()),
+            ipv6: known
+                .iter()
+                .find(is_v6)
+                .copied()
+                .filter(|address| self.own_socket(*address).is_some()),
+            ipv6_works: own_server && session.is_some_and(|session| session.is_ipv6()),
+            contacted: known.iter().map(SocketAddr::ip).collect(),
         }
     }
 
@@ -592,6 +693,7 @@ impl Node {
     /// Ends the run without a word; its sockets are closed.
     fn end_nat_run(&mut self) -> Option<Run> {
         self.nat.dropped = self.nat.dropped();
+        self.nat.own_asked_further |= self.nat.discovery().is_some_and(Discovery::own_asked_further);
         let run = self.nat.run.take()?;
         for lease in &run.leases {
             self.pool.release(*lease);
@@ -614,15 +716,19 @@ impl Node {
         };
         let Some(run) = self.end_nat_run() else { return };
         self.view_changed = true;
-        let before = (self.nat.report.facts, self.nat.proofs.clone());
-        self.nat.learn(&findings, self.server_is_up());
+        let known = |nat: &Nat| {
+            let report = &nat.report;
+            (report.facts, nat.proofs(), report.manual_open, report.mappings.clone())
+        };
+        let before = known(&self.nat);
+        self.nat.learn(&findings, self.server_is_up(), self.manual_address);
         // A stranger's cookie proves nothing to the node's own server.
         if run.options.server.is_none()
             && let Some((_, proof)) = findings.public
         {
             self.nat.proofs = proof.into_iter().collect();
         }
-        if before != (self.nat.report.facts, self.nat.proofs.clone()) {
+        if before != known(&self.nat) {
             self.update_server();
         }
         for request in run.requests {

@@ -13,7 +13,7 @@
 //!
 //! A node without translation is named by its filtering alone: its mapping cannot vary.
 
-use super::super::api::nat::NatReport;
+use super::super::api::nat::{MappedPort, NatReport};
 use crate::codes::{Connectivity, NatType};
 use crate::wire::introduction::NatFacts;
 
@@ -43,13 +43,14 @@ pub fn name(report: &NatReport) -> (NatType, bool) {
     }
 }
 
-/// Whether players behind most routers reach this node: by its name, or because a router with a public address forwards its port.
+/// Whether players behind most routers reach this node: by its name, or because a router with a public address forwards its port and
+/// nothing shows that it is closed, or because a port forwarded by hand was seen to be open.
 pub fn is_friendly(report: &NatReport) -> bool {
     let by_name = matches!(
         name(report).0,
         NatType::None | NatType::FullCone | NatType::AddressRestricted
     );
-    by_name || report.mappings.iter().any(|mapping| !mapping.double_nat)
+    by_name || report.manual_open == Some(true) || report.mappings.iter().any(MappedPort::is_good)
 }
 
 /// What Lanline reaches, by names alone, and what RakNet's table says.
@@ -106,7 +107,6 @@ pub fn ports(report: &NatReport) -> String {
 mod tests {
     use std::net::SocketAddr;
 
-    use super::super::super::api::nat::MappedPort;
     use super::*;
     use crate::codes::MappingProtocol;
 
@@ -238,10 +238,17 @@ mod tests {
             external,
             protocol: MappingProtocol::Upnp,
             double_nat,
+            reachable: None,
         };
         report.mappings = vec![mapped(true)];
         assert!(!is_friendly(&report));
         report.mappings.push(mapped(false));
+        assert!(is_friendly(&report));
+        report.mappings[1].reachable = Some(false);
+        assert!(!is_friendly(&report));
+        report.manual_open = Some(false);
+        assert!(!is_friendly(&report));
+        report.manual_open = Some(true);
         assert!(is_friendly(&report));
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::codes::MappingProtocol;
-use crate::peer::api::nat::MappedPort;
+use crate::peer::api::nat::{MappedPort, NatReport};
 
 /// What a player has to set at the router to forward a port by hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +17,8 @@ pub struct ManualPort {
 }
 
 /// What to tell a player who forwards the node's port by hand. `bound`: the node's socket; `interfaces`: the machine's addresses, the
-/// preferred one first; `mappings`: ports that routers forward already.
-pub fn manual_instructions(bound: SocketAddr, interfaces: &[IpAddr], mappings: &[MappedPort]) -> ManualPort {
+/// preferred one first; `report`: what is known of ports that are forwarded already.
+pub fn manual_instructions(bound: SocketAddr, interfaces: &[IpAddr], report: &NatReport) -> ManualPort {
     let port = bound.port();
     let is_bound = !bound.ip().is_unspecified();
     // A port is forwarded to a private address; one that is public needs none. The order of the interfaces is the system's.
@@ -32,7 +32,10 @@ pub fn manual_instructions(bound: SocketAddr, interfaces: &[IpAddr], mappings: &
     let internal = internal
         .filter(|ip| !ip.is_loopback())
         .map(|ip| SocketAddr::new(ip, port));
-    let text = match (mappings.iter().find(|port| !port.double_nat), internal) {
+    let text = match (report.mappings.iter().find(|port| port.is_good()), internal) {
+        _ if report.manual_open == Some(true) => {
+            "Nothing needs to be done: the port that was forwarded by hand is open.".to_owned()
+        }
         (Some(mapped), _) => format!(
             "Nothing needs to be done: the router forwards UDP port {} to this machine ({}).",
             mapped.external.port(),
@@ -44,14 +47,18 @@ pub fn manual_instructions(bound: SocketAddr, interfaces: &[IpAddr], mappings: &
             internal.ip()
         ),
         (None, Some(internal)) => {
-            let second = if mappings.is_empty() {
-                String::new()
+            let closed = if report.manual_open == Some(false) {
+                "The port that was forwarded by hand is not open. "
+            } else {
+                ""
+            };
+            let second = if report.mappings.is_empty() {
+                ""
             } else {
                 " That router stands behind another one: forward the same port there as well, to the first router."
-                    .to_owned()
             };
             format!(
-                "Forward UDP port {port} to {} port {port} in the settings of the router (often called port forwarding or \
+                "{closed}Forward UDP port {port} to {} port {port} in the settings of the router (often called port forwarding or \
                  virtual server).{second} Give this machine that address permanently, and the game that port, so that \
                  the setting stays right.",
                 internal.ip()

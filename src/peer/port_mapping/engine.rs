@@ -552,6 +552,7 @@ impl PortMapping {
                 external: grant.external,
                 protocol: way.protocol,
                 double_nat: advice::is_double_nat(grant.external.ip(), observed),
+                reachable: None,
             })
         };
         let ports: Vec<MappedPort> = self.chosen.iter().flatten().filter_map(port).collect();

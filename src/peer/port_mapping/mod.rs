@@ -22,7 +22,7 @@ pub(super) use engine::PortMapping;
 use engine::{Output, Surroundings};
 
 use super::Node;
-use super::api::nat::{MappedPort, MappingAnswer};
+use super::api::nat::{MappedPort, MappingAnswer, NatReport};
 use super::api::{Event, Reason, RequestId, SideEffect};
 use super::attempts::cancelled;
 use super::requests::Pending;
@@ -147,7 +147,8 @@ impl Node {
                 }
                 Output::Changed => {
                     self.view_changed = true;
-                    self.nat.report.mappings = self.mapping.ports().to_vec();
+                    let ports = self.mapping.ports().to_vec();
+                    self.nat_mappings_changed(self.now, ports);
                     self.update_server();
                 }
             }
@@ -180,7 +181,11 @@ impl Node {
             ),
             (Some(address), None) => format!("The port forwarded by hand ({address}) is used all the same."),
             (None, _) => match self.sockets.first() {
-                Some((_, bound)) => manual_instructions(*bound, &self.local_addresses, &[]).text,
+                Some((_, bound)) => {
+                    // Why no router gives a port was said: what they gave before does not help.
+                    let nothing = NatReport::default();
+                    manual_instructions(*bound, &self.local_addresses, &nothing).text
+                }
                 None => return reason,
             },
         };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::advice::{is_double_nat, is_public, manual_instructions, mapped_text};
 use super::engine::{LIFETIME, Output, PortMapping, Surroundings};
 use crate::codes::{Code, MappingProtocol};
-use crate::peer::api::nat::{MappedPort, MappingAnswer, MappingId, MappingOrder};
+use crate::peer::api::nat::{MappedPort, MappingAnswer, MappingId, MappingOrder, NatReport};
 use crate::peer::api::{Reason, RequestId};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -176,6 +176,7 @@ fn all_protocols_are_asked_at_once_and_the_first_counts() {
         external: address(OUTER),
         protocol: NatPmp,
         double_nat: false,
+        reachable: None,
     };
     assert_eq!(bench.mapped, [(1, port)]);
     assert_eq!(bench.engine.ports(), [port]);
@@ -614,6 +615,7 @@ fn the_texts_say_what_to_do() {
         external: address(external),
         protocol: Upnp,
         double_nat,
+        reachable: None,
     };
     let text = mapped_text(&port("192.168.0.2:51234", true), None);
     assert!(text.contains("bridge mode") && text.contains("192.168.0.2"), "{text}");
@@ -623,7 +625,11 @@ fn the_texts_say_what_to_do() {
     assert!(text.contains(OUTER) && !text.contains("another"), "{text}");
 
     let interfaces: Vec<IpAddr> = ["2001:db8::5", "192.168.1.5"].map(|ip| ip.parse().unwrap()).to_vec();
-    let manual = manual_instructions(address(INNER), &interfaces, &[]);
+    let with = |mappings: &[MappedPort]| NatReport {
+        mappings: mappings.to_vec(),
+        ..NatReport::default()
+    };
+    let manual = manual_instructions(address(INNER), &interfaces, &with(&[]));
     assert_eq!(
         (manual.port, manual.internal),
         (51234, Some(address("192.168.1.5:51234")))
@@ -633,15 +639,33 @@ fn the_texts_say_what_to_do() {
         "{}",
         manual.text
     );
-    let mapped = manual_instructions(address(INNER), &interfaces, &[port(OUTER, false)]);
+    let mapped = manual_instructions(address(INNER), &interfaces, &with(&[port(OUTER, false)]));
     assert!(mapped.text.contains("Nothing needs to be done"), "{}", mapped.text);
-    let double = manual_instructions(address(INNER), &interfaces, &[port("10.0.0.2:51234", true)]);
+    let double = manual_instructions(address(INNER), &interfaces, &with(&[port("10.0.0.2:51234", true)]));
     assert!(double.text.contains("behind another one"), "{}", double.text);
-    let public = manual_instructions(address("0.0.0.0:51234"), &["45.60.1.9".parse().unwrap()], &[]);
+    let closed = NatReport {
+        manual_open: Some(false),
+        ..NatReport::default()
+    };
+    let closed = manual_instructions(address(INNER), &interfaces, &closed);
+    assert!(
+        closed
+            .text
+            .starts_with("The port that was forwarded by hand is not open. Forward"),
+        "{}",
+        closed.text
+    );
+    let open = NatReport {
+        manual_open: Some(true),
+        ..NatReport::default()
+    };
+    let open = manual_instructions(address(INNER), &interfaces, &open);
+    assert!(open.text.contains("Nothing needs to be done"), "{}", open.text);
+    let public = manual_instructions(address("0.0.0.0:51234"), &["45.60.1.9".parse().unwrap()], &with(&[]));
     assert!(public.text.contains("firewall"), "{}", public.text);
-    let none = manual_instructions(address("127.0.0.1:51234"), &interfaces, &[]);
+    let none = manual_instructions(address("127.0.0.1:51234"), &interfaces, &with(&[]));
     assert_eq!(none.internal, None);
-    let bound = manual_instructions(address("10.1.1.1:51234"), &interfaces, &[]);
+    let bound = manual_instructions(address("10.1.1.1:51234"), &interfaces, &with(&[]));
     assert_eq!(bound.internal, Some(address("10.1.1.1:51234")));
 }
 

@@ -173,13 +173,19 @@ impl Punch {
         self.around.stun.filter(|_| self.beside.rounds.is_some())
     }
 
-    /// An answer of the server's STUN; false: to no request of this attempt.
-    pub fn sampled(&mut self, now: Instant, transaction: &TransactionId, mapped: SocketAddr) -> bool {
+    /// An answer of the server's STUN at that socket; false: to no request of this attempt.
+    pub fn sampled(
+        &mut self,
+        now: Instant,
+        socket: SocketName,
+        transaction: &TransactionId,
+        mapped: SocketAddr,
+    ) -> bool {
         let taken = self
             .beside
             .rounds
             .as_mut()
-            .is_some_and(|rounds| rounds.sampled(transaction, mapped));
+            .is_some_and(|rounds| rounds.sampled(socket, transaction, mapped));
         if taken {
             self.burst(now);
         }

@@ -156,8 +156,8 @@ impl Rounds {
         self.next += 1;
     }
 
-    /// An answer of the server; false: to no request of these.
-    pub fn sampled(&mut self, transaction: &TransactionId, mapped: SocketAddr) -> bool {
+    /// An answer of the server at that socket; false: to no request of these. The first one counts.
+    pub fn sampled(&mut self, socket: SocketName, transaction: &TransactionId, mapped: SocketAddr) -> bool {
         let Some(round) = self.current.as_mut() else {
             return false;
         };
@@ -165,7 +165,7 @@ impl Rounds {
         let found = samples
             .into_iter()
             .flatten()
-            .find(|sample| sample.transaction == *transaction);
+            .find(|sample| sample.transaction == *transaction && sample.socket == socket);
         if let Some(sample) = found {
             sample.mapped.get_or_insert(mapped);
             return true;
@@ -242,5 +242,45 @@ impl Sample {
         self.next_at().filter(|at| *at <= age)?;
         self.sent += 1;
         Some(Step::Sample(self.socket, self.transaction))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_answer_to_the_very_request_is_a_sample() {
+        let now = Instant::now();
+        let mut rounds = Rounds::new(now, RoundKind::Window, 1);
+        let sockets: Vec<SocketName> = (0..SOCKETS).map(SocketName::Birthday).collect();
+        rounds.sockets_opened(now, &sockets);
+        let (mut number, mut samples) = (0, Vec::new());
+        while let Some(step) = rounds.next_step(now, || {
+            number += 1;
+            number
+        }) {
+            if let Step::Sample(socket, transaction) = step {
+                samples.push((socket, transaction));
+            }
+        }
+        let [(first, before), (last, after)] = samples[..] else {
+            panic!("{samples:?}")
+        };
+        let mapped = |port: u16| SocketAddr::from(([20, 0, 7, 1], port));
+        // Another socket's, nobody's, one bit off.
+        let mut bent = before;
+        bent[11] ^= 1;
+        assert!(!rounds.sampled(last, &before, mapped(9)));
+        assert!(!rounds.sampled(SocketName::Udp4, &before, mapped(9)));
+        assert!(!rounds.sampled(first, &bent, mapped(9)));
+        assert!(!rounds.sampled(first, &[0; 12], mapped(9)));
+        assert_eq!(rounds.next_forecast(now + WITHOUT_SECOND), None);
+        assert!(rounds.sampled(first, &before, mapped(5_000)));
+        assert!(rounds.sampled(last, &after, mapped(5_002)));
+        // Whoever saw the request and is late moves nothing.
+        rounds.sampled(first, &before, mapped(9));
+        let forecast = rounds.next_forecast(now).unwrap();
+        assert_eq!((forecast.before, forecast.after), (mapped(5_000), 5_002));
     }
 }

@@ -110,7 +110,7 @@ impl Findings {
         if self.carrier_grade() == Some(true) || ports.iter().any(|port| port.double_nat) {
             return Some(true);
         }
-        let plain = ports.iter().any(|port| port.external.is_ipv4());
+        let plain = ports.iter().any(|port| port.external.is_ipv4() && port.is_good());
         (plain || self.nat.untranslated == Some(true)).then_some(false)
     }
 
@@ -127,7 +127,7 @@ impl Findings {
         let plain = self
             .mapped()
             .iter()
-            .any(|port| port.external.is_ipv4() && !port.double_nat);
+            .any(|port| port.external.is_ipv4() && port.is_good());
         plain.then_some(false)
     }
 
@@ -141,14 +141,20 @@ impl Findings {
 
     /// What IPv6 is good for.
     pub fn ipv6(&self) -> Ipv6 {
-        let mapped = self.mapped().iter().any(|port| port.external.is_ipv6());
+        let mapped = self
+            .mapped()
+            .iter()
+            .any(|port| port.external.is_ipv6() && port.is_good());
         if mapped {
             return Ipv6::Works;
         }
         if self.nat.public_v6.is_some() {
             // Without an IPv4 address the facts are those of IPv6.
-            if self.nat.public_v4.is_some() {
-                return Ipv6::Outgoing;
+            match self.nat.v6_open {
+                Some(true) => return Ipv6::Works,
+                Some(false) => return Ipv6::Firewalled,
+                None if self.nat.public_v4.is_some() => return Ipv6::Outgoing,
+                None => {}
             }
             return match class(&self.nat) {
                 Some(Class::Open) => Ipv6::Works,
@@ -166,7 +172,7 @@ impl Findings {
     /// A port at which strangers get in, whatever the routers do otherwise.
     pub fn open_port(&self) -> Option<SocketAddr> {
         let manual = self.manual.filter(|_| self.nat.manual_open != Some(false));
-        let mapped = self.mapped().into_iter().filter(|port| !port.double_nat);
+        let mapped = self.mapped().into_iter().filter(MappedPort::is_good);
         let mut mapped = mapped.map(|port| port.external);
         manual.or_else(|| mapped.find(|address| !is_shared(address.ip())))
     }

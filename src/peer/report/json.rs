@@ -98,6 +98,7 @@ fn mapping_value(findings: &Findings) -> Value {
             "external": port.external.to_string(),
             "protocol": port.protocol.name(),
             "double_nat": port.double_nat,
+            "reachable": port.reachable,
         })
     };
     let failure = |(protocol, text): &(MappingProtocol, String)| json!({ "protocol": protocol.name(), "text": text });

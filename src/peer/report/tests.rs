@@ -53,6 +53,7 @@ fn mapped(external: &str, double_nat: bool) -> Mapping {
             external: external.parse().unwrap(),
             protocol: MappingProtocol::Upnp,
             double_nat,
+            reachable: None,
         }],
         failures: vec![(MappingProtocol::Pcp, "no answer in time".to_owned())],
         taken_back: true,

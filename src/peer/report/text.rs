@@ -230,7 +230,14 @@ fn mapping(out: &mut String, findings: &Findings) {
     let ports = findings.mapped();
     let ports: Vec<String> = ports
         .iter()
-        .map(|port| format!("{} by {}", port.external, port.protocol.name()))
+        .map(|port| {
+            let reached = match port.reachable {
+                Some(true) => ", open",
+                Some(false) => ", but nothing gets in there",
+                None => "",
+            };
+            format!("{} by {}{reached}", port.external, port.protocol.name())
+        })
         .collect();
     let words = match &findings.mapping {
         Mapping::NotAsked if ports.is_empty() => "routers were not asked".to_owned(),

@@ -1,7 +1,9 @@
 //! Tests of the node, most of them with a server and players in the lab. A failure prints the seed that replays it.
 
 mod connections;
+mod doors;
 mod hostile;
+mod ipv6;
 mod nat;
 mod paths;
 mod punch;

@@ -464,6 +464,88 @@ fn a_forecast_for_somebody_elses_address_is_ignored() {
 }
 
 #[test]
+fn absurd_forecasts_are_followed_within_the_budget_and_to_real_ports_only() {
+    let mut test = Test::new(&[(CandidateKind::Observed, PUBLIC)]);
+    for (before, after, step) in [
+        (1, 1, 0),
+        (1, 0, 0),
+        (65_535, 1, i16::MAX),
+        (1_024, 65_535, i16::MIN),
+        (80, 443, 1),
+    ] {
+        let absurd = PortForecast {
+            step,
+            ..forecast("198.51.100.7", before, after)
+        };
+        for round in 0..=u8::MAX {
+            test.punch.forecast_received(test.now, PortForecast { round, ..absurd });
+        }
+    }
+    // Nobody can be sent to port 0.
+    test.punch.forecast_received(test.now, forecast("198.51.100.7", 0, 9));
+    let mut sent = test.run_to_the_end();
+    sent.remove(&address(PUBLIC));
+    assert!(sent.len() <= PREDICTED_ADDRESSES, "{}", sent.len());
+    assert!(
+        sent.iter().all(|(to, count)| to.port() >= 1_024 && *count <= 3),
+        "{sent:?}"
+    );
+}
+
+#[test]
+fn a_victim_that_is_named_sixteen_times_gets_ten_packets() {
+    let kinds = [
+        CandidateKind::Local,
+        CandidateKind::Observed,
+        CandidateKind::Mapped,
+        CandidateKind::Manual,
+    ];
+    let same: Vec<_> = (0..16).map(|number| (kinds[number % 4], PUBLIC)).collect();
+    let sent = Test::new(&same).run_to_the_end();
+    assert_eq!(sent, BTreeMap::from([(address(PUBLIC), 10)]));
+    // Its ports are addresses of their own, and as many as a list has.
+    let texts: Vec<String> = (0..16)
+        .map(|number| format!("198.51.100.7:{}", 5_000 + number))
+        .collect();
+    let ports: Vec<_> = texts
+        .iter()
+        .map(|text| (CandidateKind::Observed, text.as_str()))
+        .collect();
+    let sent = Test::new(&ports).run_to_the_end();
+    assert!(
+        sent.len() <= PLAIN_ADDRESSES && sent.values().all(|count| *count <= 10),
+        "{sent:?}"
+    );
+}
+
+#[test]
+fn a_flood_of_updates_begins_each_technique_once() {
+    let mut test = Test::new(&[(CandidateKind::Observed, PUBLIC)]);
+    let permits = [(64, 0), (0, 2_048), (u16::MAX, u16::MAX), (0, 0)]
+        .map(|(sockets, probe_ports)| BirthdayPermit { probe_ports, sockets });
+    let stepping = NatFacts {
+        port_step: Some(1),
+        ..DRAWING
+    };
+    let facts = [KEEPING, DRAWING, stepping, NatFacts::default()];
+    let mut wishes = Vec::new();
+    for number in 0..10_000 {
+        let (other, own) = (facts[number % 4], facts[number / 4 % 4]);
+        test.punch.choose(test.now, other, own, permits[number / 16 % 4]);
+        wishes.extend(std::iter::from_fn(|| test.punch.next_wish()));
+    }
+    assert!(wishes.len() <= 2, "{wishes:?}");
+    assert!(wishes.iter().all(|(_, count)| *count <= 256), "{wishes:?}");
+    let sent = test.run_to_the_end();
+    let counters = test.punch.counters();
+    assert!(
+        counters.birthday_ports <= 2_048 && counters.birthday_in_a_second <= 250,
+        "{counters:?}"
+    );
+    assert!(sent.keys().all(|to| to.ip() == address(PUBLIC).ip()));
+}
+
+#[test]
 fn facts_that_come_late_begin_what_they_call_for() {
     let mut test = Test::new(&[(CandidateKind::Observed, PUBLIC)]);
     assert_eq!(test.punch.next_wish(), None);

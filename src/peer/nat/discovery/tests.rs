@@ -3,6 +3,7 @@
 use rand::SeedableRng;
 
 use super::*;
+use crate::codes::Code;
 use crate::wire::stun::{Response, UnknownAttributes};
 
 const TRIP: Duration = Duration::from_millis(40);
@@ -70,6 +71,7 @@ fn run(server: Server, lifetime: Option<Duration>) -> (Findings, Duration) {
         fresh: (0..FIRST_SAMPLES).map(socket).collect(),
         public: None,
         local: Vec::new(),
+        strangers: Strangers::default(),
         hairpin: false,
         lifetime,
     };
