@@ -18,6 +18,7 @@ fn players_whose_ipv4_cannot_meet_connect_over_ipv6() {
     let _server = Server::start_on(test, &transcript, &network, &[]);
     let [mut left, mut right] =
         homes.map(|namespace| Player::start(test, &transcript, &network, &namespace, &namespace));
+    // At once: what is found out of IPv6 comes while the attempt runs.
     if let Some(wrong) = meet(&mut left, &mut right, "direct") {
         transcript.fail(test, &wrong);
     }

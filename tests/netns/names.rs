@@ -41,10 +41,14 @@ const BY_ADDRESS: &str = "address-dependent";
 const BY_PORT: &str = "address- and port-dependent";
 const ANY_OR_BY_ADDRESS: &str = "endpoint-independent or address-dependent";
 
+/// Without translation there is no mapping.
+const NONE: &str = "none (the address is not translated)";
+const LOCAL: &str = "the local ones";
+
 /// Of a server with two addresses.
 const TWO: [Verdict; 8] = [
-    verdict(Router::Open, ("NONE", 1, 1), ANY, ANY, "preserved"),
-    verdict(Router::Firewall, ("PORT_RESTRICTED", 1, 0), ANY, BY_PORT, "preserved"),
+    verdict(Router::Open, ("NONE", 1, 1), NONE, ANY, LOCAL),
+    verdict(Router::Firewall, ("PORT_RESTRICTED", 1, 0), NONE, BY_PORT, LOCAL),
     verdict(Router::FullCone, ("FULL_CONE", 1, 1), ANY, ANY, "preserved"),
     verdict(
         Router::AddressRestricted,
@@ -76,17 +80,11 @@ const ONE: [Verdict; 8] = [
     verdict(
         Router::Open,
         ("ADDRESS_RESTRICTED", 0, 1),
+        NONE,
         ANY_OR_BY_ADDRESS,
-        ANY_OR_BY_ADDRESS,
-        "preserved",
+        LOCAL,
     ),
-    verdict(
-        Router::Firewall,
-        ("PORT_RESTRICTED", 1, 0),
-        ANY_OR_BY_ADDRESS,
-        BY_PORT,
-        "preserved",
-    ),
+    verdict(Router::Firewall, ("PORT_RESTRICTED", 1, 0), NONE, BY_PORT, LOCAL),
     verdict(
         Router::FullCone,
         ("ADDRESS_RESTRICTED", 0, 1),

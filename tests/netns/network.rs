@@ -235,6 +235,8 @@ impl Network {
         let name = self.name(label);
         run(&["ip", "netns", "add", &name]);
         self.namespaces.push(name.clone());
+        // Addresses are usable at once: nobody searches for duplicates first, also not of link-local ones.
+        run_in(&name, &["sysctl", "-q", "-w", "net.ipv6.conf.default.accept_dad=0"], "");
         run(&["ip", "-n", &name, "link", "set", "lo", "up"]);
         name
     }

@@ -521,13 +521,17 @@ impl Node {
             let code = Code::ServerLost;
             return self.fail_nat_run(Reason { code, text });
         };
-        // The session shows the address of one IP version; the other one's has to be asked for.
+        let further = self.rendezvous.stun.clone();
+        // The session shows the address of one IP version; the other one's has to be asked for, at an address that the server's name
+        // has or that the server told.
         let sought = match session {
-            Some(session) => of(!session.is_ipv4()),
+            Some(session) => of(!session.is_ipv4()).or_else(|| {
+                let other = |address: &&SocketAddr| address.is_ipv4() != session.is_ipv4() && may_send_to(**address);
+                further.iter().find(other).copied()
+            }),
             None => Some(server),
         };
         let public = sought.and_then(|address| Some((self.own_socket(address)?.0, address)));
-        let further = self.rendezvous.stun.clone();
         self.open_nat_sockets(now, server, further, public);
     }
 
