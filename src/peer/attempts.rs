@@ -384,11 +384,13 @@ impl Node {
         &mut self,
         now: Instant,
         introduction: u64,
-        facts: NatFacts,
-        own_facts: NatFacts,
-        permit: BirthdayPermit,
+        (facts, own_facts, permit): (NatFacts, NatFacts, BirthdayPermit),
+        candidates: Vec<Candidate>,
     ) {
+        let (v4, v6) = (self.has_socket(SocketName::Udp4), self.has_socket(SocketName::Udp6));
         if let Some(run) = self.attempts.run_of(introduction) {
+            run.punch
+                .look_at(now, candidates, |address| socket_for(address, v4, v6));
             run.punch.choose(now, facts, own_facts, permit);
             self.drive_attempts(now);
         }

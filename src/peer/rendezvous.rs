@@ -488,7 +488,8 @@ impl Node {
                 facts,
                 own_facts,
                 permit,
-            } => self.introduction_updated(now, introduction, facts, own_facts, permit),
+                candidates,
+            } => self.introduction_updated(now, introduction, (facts, own_facts, permit), candidates),
             FromServer::Forecast { introduction, forecast } => self.forecast_received(now, introduction, forecast),
         }
     }

@@ -32,7 +32,7 @@ pub const MAX_ATTEMPTS_AS_TARGET: usize = 256;
 /// Most attempts of a server, at about 250 bytes each.
 pub const MAX_ATTEMPTS: usize = 1 << 16;
 
-/// Most times that an attempt's sides are told of new facts: both sides' discovery ends while it runs, in two steps each, and both may
+/// Most times that an attempt's sides are told of new facts and addresses: both sides' discovery ends while it runs, in two steps each, and both may
 /// move to another network once.
 pub const MAX_UPDATES: u8 = 8;
 
@@ -233,7 +233,7 @@ impl Introductions {
         }
     }
 
-    /// The facts of a node have changed. Gives who is to be told so: the attempt, the side, and the other side.
+    /// The facts or the addresses of a node have changed. Gives who is to be told so: the attempt, the side, and the other side.
     pub fn whom_to_update(&mut self, link: LinkId) -> Vec<(u64, LinkId, LinkId)> {
         let Some(involved) = self.involved.get(&link) else {
             return Vec::new();

@@ -495,7 +495,8 @@ fn introduction(id: u64, secret: [u8; 32], request: u32, peer: &Node, receiver: 
     }
 }
 
-fn addresses(node: &Node) -> Addresses<'_> {
+/// What decides who is told of which of the node's addresses.
+pub(super) fn addresses(node: &Node) -> Addresses<'_> {
     Addresses {
         observed: node.observed,
         proofs: &node.profile.proofs,

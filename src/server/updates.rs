@@ -1,4 +1,4 @@
-//! What becomes known while attempts run: facts of a node's NAT, and where its router will put the next mapping.
+//! What becomes known while attempts run: facts of a node's NAT, its addresses, and where its router will put the next mapping.
 //!
 //! In: Update and Forecast of a node. Out: IntroductionUpdate to both sides of its attempts; the forecast to the other side. Both
 //! are bounded for each attempt, because one message here becomes several.
@@ -6,8 +6,10 @@
 use std::time::Instant;
 
 use super::Server;
+use super::candidates::for_introduction;
 use super::permits::permits;
 use super::registry::Profile;
+use super::sessions::addresses;
 use crate::transport::LinkId;
 use crate::wire::control::{AddressProof, FromServer};
 use crate::wire::introduction::PortForecast;
@@ -31,7 +33,8 @@ impl Server {
         let Some(node) = self.registry.node_mut(link) else {
             return;
         };
-        let changed = node.profile.facts != profile.facts;
+        let known = |profile: &Profile| (profile.facts, profile.candidates.clone(), profile.proofs.clone());
+        let changed = known(&node.profile) != known(&profile);
         node.profile = profile;
         if !changed {
             return;
@@ -42,11 +45,13 @@ impl Server {
             };
             let (own_facts, facts) = (node.profile.facts, peer.profile.facts);
             let (permit, _) = permits(&own_facts, &facts);
+            let candidates = for_introduction(addresses(peer), addresses(node));
             let message = FromServer::IntroductionUpdate {
                 introduction,
                 facts,
                 own_facts,
                 permit,
+                candidates,
             };
             self.tell(now, side, &message);
             self.transport.hurry(now, side);

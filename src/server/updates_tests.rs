@@ -119,28 +119,57 @@ fn facts_that_come_later_reach_both_sides_once() {
     world.ask(asker, 1, target);
     let told = world.introduction(asker);
     assert_eq!(told.permit, BirthdayPermit::default());
-    world.heard(target);
+    let candidates_of_asker = world.introduction(target).candidates;
     let introduction = told.id;
     for _ in 0..3 {
         world.say(target, update(RANDOM, Vec::new()));
     }
-    let expected = |facts, own_facts, permit| FromServer::IntroductionUpdate {
+    let other_of_asker = told.candidates.clone();
+    let other_of_target = candidates_of_asker;
+    let to_asker = |facts, own_facts, permit| FromServer::IntroductionUpdate {
         introduction,
         facts,
         own_facts,
         permit,
+        candidates: other_of_asker.clone(),
     };
-    assert_eq!(world.heard(asker), [expected(RANDOM, STABLE, PROBER)]);
-    assert_eq!(world.heard(target), [expected(STABLE, RANDOM, OPENER)]);
+    let to_target = |facts, own_facts, permit| FromServer::IntroductionUpdate {
+        introduction,
+        facts,
+        own_facts,
+        permit,
+        candidates: other_of_target.clone(),
+    };
+    assert_eq!(world.heard(asker), [to_asker(RANDOM, STABLE, PROBER)]);
+    assert_eq!(world.heard(target), [to_target(STABLE, RANDOM, OPENER)]);
     // Who has ended hears nothing more; the other one still does.
     world.say(asker, ToServer::PunchEnded { introduction, path: 0 });
     world.say(target, update(NatFacts::default(), Vec::new()));
     assert_eq!(world.heard(asker), []);
     let none = BirthdayPermit::default();
-    assert_eq!(world.heard(target), [expected(STABLE, NatFacts::default(), none)]);
+    assert_eq!(world.heard(target), [to_target(STABLE, NatFacts::default(), none)]);
     world.say(target, ToServer::PunchEnded { introduction, path: 0 });
     world.say(target, update(RANDOM, Vec::new()));
     assert_eq!(world.heard(target), []);
+}
+
+#[test]
+fn addresses_that_come_later_reach_the_other_side() {
+    let (mut world, asker, target) = two(knowing(STABLE), knowing(STABLE));
+    world.ask(asker, 1, target);
+    let before = world.introduction(asker).candidates;
+    world.heard(target);
+    let proof = world.proof("[2a0b:6000::7]:4000");
+    world.say(target, update(STABLE, vec![proof]));
+    let mut expected = before;
+    expected.push(Candidate {
+        kind: CandidateKind::Observed,
+        address: proof.address,
+    });
+    match &world.heard(asker)[..] {
+        [FromServer::IntroductionUpdate { candidates, .. }] => assert_eq!(*candidates, expected),
+        other => panic!("no update: {other:?}"),
+    }
 }
 
 #[test]
@@ -195,7 +224,12 @@ fn forecasts_go_to_the_other_side_of_a_running_attempt() {
     let proof = world.proof("[2001:db8::5]:4000");
     world.say(target, update(NatFacts::default(), vec![proof]));
     say(&mut world, target, introduction, six);
-    assert_eq!(world.heard(asker).len(), 1);
+    let heard = world.heard(asker);
+    // The proven address itself is news, too.
+    assert!(matches!(
+        heard[..],
+        [FromServer::IntroductionUpdate { .. }, FromServer::Forecast { .. }]
+    ));
     world.say(target, ToServer::PunchEnded { introduction, path: 0 });
     say(&mut world, target, introduction, forecast("203.0.113.2:1"));
     assert_eq!(world.heard(asker), []);

@@ -18,7 +18,7 @@
 //! | 2 | Introduction | record: [`super::introduction`] |
 //! | 3 | OpenNatFailed | u32 request, guid target, i32 code, text |
 //! | 4 | IntroductionEnded | u64 introduction, i32 code |
-//! | 5 | IntroductionUpdate | u64 introduction, facts (the other side's), facts (the receiver's), permit |
+//! | 5 | IntroductionUpdate | u64 introduction, facts (the other side's), facts (the receiver's), permit, candidates (the other side's) |
 //! | 6 | Forecast | u64 introduction, forecast |
 //!
 //! Consent: 0 app, 1 session, 2 nobody. Relay policy: 0 fallback, 1 never, 2 only. Candidates, facts, permit and forecast as in
@@ -195,7 +195,7 @@ pub enum FromServer {
         /// Why.
         code: i32,
     },
-    /// More became known of the NATs of a running attempt.
+    /// More became known of the NATs or the addresses of a running attempt.
     IntroductionUpdate {
         /// Which attempt.
         introduction: u64,
@@ -205,6 +205,8 @@ pub enum FromServer {
         own_facts: NatFacts,
         /// Permission for birthday probing.
         permit: BirthdayPermit,
+        /// Where the other side may be reached: all that is known now.
+        candidates: Vec<Candidate>,
     },
     /// The other side's [`ToServer::Forecast`].
     Forecast {
@@ -254,7 +256,7 @@ message_codec!(FromServer {
     2 Introduction(introduction);
     3 OpenNatFailed { request: u32, target: guid, code: i32, text: text };
     4 IntroductionEnded { introduction: u64, code: i32 };
-    5 IntroductionUpdate { introduction: u64, facts: facts, own_facts: facts, permit: permit };
+    5 IntroductionUpdate { introduction: u64, facts: facts, own_facts: facts, permit: permit, candidates: candidates };
     6 Forecast { introduction: u64, forecast: forecast };
 });
 

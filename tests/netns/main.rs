@@ -6,29 +6,53 @@
 #![cfg(target_os = "linux")]
 
 mod discovery;
+mod doctor;
+mod forwarding;
+mod ipv6;
 mod mapping;
+mod names;
 mod network;
 mod players;
+mod roaming;
 mod routers;
+mod symmetric;
 
 use std::io::Write;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use network::{Network, Router};
 use players::{Player, Server, Transcript};
 
-/// One test at a time: each starts up to a dozen programs, and a busy machine would make all of them slow.
-static TURN: Mutex<()> = Mutex::new(());
+/// Tests at a time: each starts up to a dozen programs that mostly wait for each other; more would make all of them slow on a
+/// machine with two processors.
+const AT_A_TIME: u32 = 4;
+static RUNNING: Mutex<u32> = Mutex::new(0);
+static ENDED: Condvar = Condvar::new();
+
+/// The right to run, given back when dropped.
+struct Turn;
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ENDED.notify_one();
+    }
+}
 
 /// The right to run, or `None` after saying why not.
-fn turn(test: &str, obstacle: Option<String>) -> Option<MutexGuard<'static, ()>> {
+fn turn(test: &str, obstacle: Option<String>) -> Option<Turn> {
     if let Some(why) = obstacle {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "{test} cannot run: {why}");
         // Not through println: the test runner would swallow it.
         let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
         return None;
     }
-    Some(TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut running = ENDED
+        .wait_while(running, |running| *running >= AT_A_TIME)
+        .unwrap_or_else(PoisonError::into_inner);
+    *running += 1;
+    Some(Turn)
 }
 
 const NAT_OUTCOMES: [&str; 6] = [
@@ -42,8 +66,13 @@ const NAT_OUTCOMES: [&str; 6] = [
 
 /// Opens a way from `a` to `b`, connects, talks both ways. Gives what was wrong, if anything.
 fn meet(a: &mut Player, b: &mut Player, path: &str) -> Option<String> {
+    a.command(&format!("open_nat peer={}", b.guid));
+    finish_meeting(a, b, path)
+}
+
+/// The rest of it after `a` was told to open a way.
+fn finish_meeting(a: &mut Player, b: &mut Player, path: &str) -> Option<String> {
     let (a_guid, b_guid) = (a.guid.clone(), b.guid.clone());
-    a.command(&format!("open_nat peer={b_guid}"));
     let opened = a.any_event(&NAT_OUTCOMES, &b_guid);
     if opened["event"] != "NAT_PUNCHTHROUGH_SUCCEEDED" || opened["path"] != path || opened["sender"] != 1 {
         return Some(format!("{} open_nat {}: {opened}", a.name(), b.name()));

@@ -187,7 +187,7 @@ fn tell_events(node: &shell::node::Node) -> Result<(), shell::failure::Failure> 
 }
 
 /// miniupnpd in a router's namespace.
-struct Daemon {
+pub struct Daemon {
     namespace: String,
     folder: PathBuf,
     child: Child,
@@ -195,14 +195,14 @@ struct Daemon {
 
 /// Which protocols the router speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Speaks {
+pub enum Speaks {
     Upnp,
     Pcp,
     NatPmp,
 }
 
 impl Speaks {
-    fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             Self::Upnp => "upnp",
             Self::Pcp => "pcp",
@@ -212,7 +212,7 @@ impl Speaks {
 }
 
 impl Daemon {
-    fn start(namespace: &str, speaks: Speaks) -> Self {
+    pub fn start(namespace: &str, speaks: Speaks) -> Self {
         let folder = std::env::temp_dir().join(format!("{namespace}-upnpd"));
         std::fs::create_dir_all(&folder).expect("the temporary folder can be written");
         let upnp = if speaks == Speaks::Upnp { "yes" } else { "no" };
@@ -284,7 +284,7 @@ impl Daemon {
         ports(&self.rules())
     }
 
-    fn eventually(&self, what: &str, is: impl Fn(&str) -> bool) {
+    pub fn eventually(&self, what: &str, is: impl Fn(&str) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let rules = self.rules();
@@ -336,7 +336,7 @@ fn tables(speaks: Speaks) -> String {
     )
 }
 
-fn obstacle() -> Option<String> {
+pub fn obstacle() -> Option<String> {
     players::obstacle().or_else(|| {
         let found = Command::new("miniupnpd")
             .arg("--version")

@@ -30,9 +30,45 @@ pub enum Router {
     Symmetric,
     /// Two port-restricted routers in a row: a home behind a carrier's router.
     Carrier,
+    /// The same with a symmetric router at the carrier: the home's own router shows nothing of it.
+    SymmetricCarrier,
+    /// No translation: a public address, and a firewall at the host that lets in answers only.
+    Firewall,
+    /// A port-restricted router that passes no UDP, as in offices and hotels.
+    UdpBlocked,
 }
 
+/// A host that lets in answers only.
+const FIREWALL: &str = "table ip firewall {
+    chain input { type filter hook input priority filter; policy drop;
+        iifname \"lo\" accept
+        ct state established,related accept
+    }
+}
+";
+
+/// The global IPv6 addresses begin so; the third group is a home's number, 0 the public side.
+const IPV6: &str = "2a0b:6000:0";
+const SERVER_IPV6: &str = "2a0b:6000:0::1";
+/// What home routers do with IPv6: whatever goes out, and answers to it.
+const IPV6_FIREWALL: &str = "table ip6 router {
+    chain forward { type filter hook forward priority filter; policy drop;
+        oifname \"wan\" accept
+        ct state established,related accept
+    }
+}
+";
+
 impl Router {
+    /// The carrier's router, if there is one.
+    fn outer(self) -> Option<Router> {
+        match self {
+            Router::Carrier => Some(Router::PortRestricted),
+            Router::SymmetricCarrier => Some(Router::Symmetric),
+            _ => None,
+        }
+    }
+
     /// Those that keep a socket's outside address for all destinations.
     pub const ALL: [Router; 5] = [
         Router::Open,
@@ -98,19 +134,19 @@ impl Network {
 
     /// Hosts behind a router of their own (`Open`: each with a public address). Gives their namespaces.
     pub fn hosts(&mut self, label: &str, router: Router, count: u32) -> Vec<String> {
-        if router == Router::Open {
+        if matches!(router, Router::Open | Router::Firewall) {
             return (0..count)
-                .map(|number| self.open_host(&format!("{label}{number}")))
+                .map(|number| self.open_host(&format!("{label}{number}"), router))
                 .collect();
         }
         let edge = self.namespace(&format!("{label}-router"));
-        if router == Router::Carrier {
+        if let Some(outer) = router.outer() {
             let carrier = self.namespace(&format!("{label}-carrier"));
             self.connect_to_internet(&carrier);
             self.lan(&carrier, CARRIER);
             self.plug(&edge, "wan", &carrier, "lan");
             address_and_route(&edge, "wan", &format!("{CARRIER}.2/24"), &format!("{CARRIER}.1"));
-            rules(&carrier, Router::PortRestricted, CARRIER);
+            rules(&carrier, outer, CARRIER);
             rules(&edge, Router::PortRestricted, HOME);
         } else {
             self.connect_to_internet(&edge);
@@ -127,10 +163,68 @@ impl Network {
             .collect()
     }
 
-    fn open_host(&mut self, label: &str) -> String {
+    fn open_host(&mut self, label: &str, router: Router) -> String {
         let host = self.namespace(label);
         self.connect_to_internet(&host);
+        if router == Router::Firewall {
+            run_in(&host, &["nft", "-f", "-"], FIREWALL);
+        }
         host
+    }
+
+    /// Takes a host's cable out and plugs it into another home, where it gets that address.
+    pub fn move_host(&mut self, host: &str, label: &str, number: u32) {
+        let edge = self.router_namespace(label);
+        run(&["ip", "-n", host, "link", "del", "eth"]);
+        self.plug(host, "eth", &edge, "lan");
+        address_and_route(host, "eth", &format!("{HOME}.{number}/24"), &format!("{HOME}.1"));
+    }
+
+    /// The rules of a home's router become those of another kind, and it forgets its connections: a restart with other settings.
+    pub fn restart_router(&self, label: &str, router: Router) {
+        let edge = self.router_namespace(label);
+        run_in(&edge, &["nft", "delete", "table", "ip", "router"], "");
+        rules(&edge, router, HOME);
+        self.forget_connections(label);
+    }
+
+    /// The router's table of connections is emptied.
+    pub fn forget_connections(&self, label: &str) {
+        run_in(&self.router_namespace(label), &["conntrack", "-F"], "");
+    }
+
+    /// A port of a home's router is forwarded to its first host by hand.
+    pub fn forward_port(&self, label: &str, port: u16) {
+        let script = format!(
+            "table ip byhand {{
+                chain inward {{ type nat hook prerouting priority dstnat - 5;
+                    iifname \"wan\" udp dport {port} dnat to {HOME}.2
+                }}
+            }}\n"
+        );
+        run_in(&self.router_namespace(label), &["nft", "-f", "-"], &script);
+    }
+
+    /// The server and the hosts of those homes (one each) get IPv6, each home behind a firewall without translation.
+    pub fn add_ipv6(&mut self, homes: &[(&str, &str)]) {
+        let (internet, server) = (self.name("internet"), self.server_namespace());
+        run_in(&internet, &["sysctl", "-q", "-w", "net.ipv6.conf.all.forwarding=1"], "");
+        ipv6_address(&internet, "switch", &format!("{IPV6}::ffff"));
+        ipv6_address(&server, "wan", SERVER_IPV6);
+        ipv6_route(&server, &format!("{IPV6}::ffff"));
+        for (number, (label, host)) in (1..).zip(homes) {
+            let edge = self.router_namespace(label);
+            let (outside, inside) = (format!("{IPV6}::1:{number}"), format!("{IPV6}:{number}"));
+            run_in(&edge, &["sysctl", "-q", "-w", "net.ipv6.conf.all.forwarding=1"], "");
+            ipv6_address(&edge, "wan", &outside);
+            ipv6_route(&edge, &format!("{IPV6}::ffff"));
+            ipv6_address(&edge, "lan", &format!("{inside}::1"));
+            ipv6_address(host, "eth", &format!("{inside}::2"));
+            ipv6_route(host, &format!("{inside}::1"));
+            let home = format!("{inside}::/64");
+            run(&["ip", "-n", &internet, "-6", "route", "add", &home, "via", &outside]);
+            run_in(&edge, &["nft", "-f", "-"], IPV6_FIREWALL);
+        }
     }
 
     fn name(&self, label: &str) -> String {
@@ -141,6 +235,8 @@ impl Network {
         let name = self.name(label);
         run(&["ip", "netns", "add", &name]);
         self.namespaces.push(name.clone());
+        // Addresses are usable at once: nobody searches for duplicates first, also not of link-local ones.
+        run_in(&name, &["sysctl", "-q", "-w", "net.ipv6.conf.default.accept_dad=0"], "");
         run(&["ip", "-n", &name, "link", "set", "lo", "up"]);
         name
     }
@@ -227,19 +323,37 @@ impl Drop for Network {
     }
 }
 
+fn ipv6_address(namespace: &str, interface: &str, address: &str) {
+    let address = format!("{address}/64");
+    // No search for duplicates: the address is usable at once.
+    run(&[
+        "ip", "-n", namespace, "address", "add", &address, "dev", interface, "nodad",
+    ]);
+}
+
+fn ipv6_route(namespace: &str, gateway: &str) {
+    run(&["ip", "-n", namespace, "-6", "route", "add", "default", "via", gateway]);
+}
+
 fn address_and_route(namespace: &str, interface: &str, address: &str, gateway: &str) {
     run(&["ip", "-n", namespace, "address", "add", address, "dev", interface]);
     run(&["ip", "-n", namespace, "route", "add", "default", "via", gateway]);
 }
 
 /// The router's behaviour, as nftables rules. Unasked UDP to the router itself is dropped: an entry for it in the connection
-/// table would make the router choose another port for the inside's packets.
+/// table would make the router choose another port for the inside's packets. The ports of the address-restricted kind are those
+/// of the inside: translation keeps them while they are free.
 fn rules(namespace: &str, router: Router, inside: &str) {
     let to_host = format!("udp dport 1024-65535 dnat to {inside}.2");
     let inward = match router {
         Router::FullCone => format!("iifname \"wan\" {to_host}"),
-        Router::AddressRestricted => format!("iifname \"wan\" ip saddr @contacted {to_host}"),
-        Router::PortRestricted | Router::Symmetric | Router::Open | Router::Carrier => String::new(),
+        Router::AddressRestricted => format!("iifname \"wan\" udp dport . ip saddr @contacted {to_host}"),
+        _ => String::new(),
+    };
+    let blocked = if router == Router::UdpBlocked {
+        "meta l4proto udp drop"
+    } else {
+        ""
     };
     let ports = if router == Router::Symmetric {
         "fully-random"
@@ -248,13 +362,14 @@ fn rules(namespace: &str, router: Router, inside: &str) {
     };
     let script = format!(
         "table ip router {{
-            set contacted {{ type ipv4_addr; flags dynamic,timeout; timeout 60s; size 4096; }}
+            set contacted {{ type inet_service . ipv4_addr; flags dynamic,timeout; timeout 60s; size 4096; }}
             chain inward {{ type nat hook prerouting priority dstnat; {inward}
             }}
             chain outward {{ type nat hook postrouting priority srcnat; oifname \"wan\" masquerade {ports}
             }}
             chain forward {{ type filter hook forward priority filter; policy drop;
-                oifname \"wan\" meta l4proto udp update @contacted {{ ip daddr }}
+                {blocked}
+                oifname \"wan\" meta l4proto udp update @contacted {{ udp sport . ip daddr }}
                 oifname \"wan\" accept
                 ct state established,related accept
                 ct status dnat accept

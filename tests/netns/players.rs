@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A killed player is noticed within this time.
 const LOST_PEER_MS: u32 = 2500;
 /// The server's default port.
-const PORT: u16 = 61111;
+pub const PORT: u16 = 61111;
 
 /// Everything that was said, by everybody, in order: printed when a test fails.
 #[derive(Clone)]
@@ -198,16 +198,40 @@ pub struct Player {
 impl Player {
     /// Starts it and connects it to the server.
     pub fn start(test: &'static str, transcript: &Transcript, network: &Network, name: &str, namespace: &str) -> Self {
-        let settings = [format!("timeout_ms={LOST_PEER_MS}")];
-        let mut process = Process::start(test, transcript, name, namespace, harness_program(), &settings);
-        let ready = process.expect("READY", |line| line["event"] == "READY");
-        let mut player = Player {
-            process,
-            guid: ready["guid"].as_str().expect("guids are strings").to_owned(),
-        };
+        let settings = format!("timeout_ms={LOST_PEER_MS}");
+        Self::start_with(test, transcript, network, name, namespace, &[&settings])
+    }
+
+    /// The same with settings of its own.
+    pub fn start_with(
+        test: &'static str,
+        transcript: &Transcript,
+        network: &Network,
+        name: &str,
+        namespace: &str,
+        settings: &[&str],
+    ) -> Self {
+        let mut player = Self::start_alone(test, transcript, name, namespace, settings);
         player.command(&format!("connect server={}:{PORT}", network.server_address()));
         player.event("SERVER_CONNECTED", None);
         player
+    }
+
+    /// Starts it, without a server.
+    pub fn start_alone(
+        test: &'static str,
+        transcript: &Transcript,
+        name: &str,
+        namespace: &str,
+        settings: &[&str],
+    ) -> Self {
+        let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let mut process = Process::start(test, transcript, name, namespace, harness_program(), &settings);
+        let ready = process.expect("READY", |line| line["event"] == "READY");
+        Player {
+            process,
+            guid: ready["guid"].as_str().expect("guids are strings").to_owned(),
+        }
     }
 
     pub fn name(&self) -> &str {
@@ -250,6 +274,20 @@ impl Player {
         })
     }
 
+    /// Waits for the first of several events that ends that request.
+    pub fn answer(&mut self, names: &[&str], request: &Value) -> Value {
+        let fits = |line: &Value| line["request"] == *request && names.iter().any(|name| line["event"] == **name);
+        self.process
+            .expect(&format!("one of {names:?} for request {request}"), fits)
+    }
+
+    /// Whether such an event has come that nobody asked for yet.
+    pub fn has_heard(&mut self, name: &str) -> Option<Value> {
+        // Its own answer is behind all that was said before.
+        self.command("stats");
+        self.process.waiting.iter().find(|line| line["event"] == name).cloned()
+    }
+
     /// Waits for the first of several events with that peer that end a request.
     pub fn any_event(&mut self, names: &[&str], peer: &str) -> Value {
         let fits = |line: &Value| line["peer"] == peer && names.iter().any(|name| line["event"] == **name);
@@ -281,7 +319,7 @@ fn harness_program() -> PathBuf {
     program("LANLINE_HARNESS", "examples-c/lanline-harness")
 }
 
-fn server_program() -> PathBuf {
+pub fn server_program() -> PathBuf {
     program("LANLINE_SERVER", "release/lanline")
 }
 
@@ -294,7 +332,7 @@ pub fn obstacle() -> Option<String> {
     if !root {
         return Some("network namespaces need root".into());
     }
-    for tool in [&["ip", "-Version"], &["nft", "--version"]] {
+    for tool in [&["ip", "-Version"], &["nft", "--version"], &["conntrack", "--version"]] {
         let found = Command::new(tool[0])
             .arg(tool[1])
             .stdout(Stdio::null())

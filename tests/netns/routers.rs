@@ -121,7 +121,10 @@ fn routers_behave_as_they_are_named() {
     let mut second = Socket::bind(&network.server_namespace(), &format!("{server_ip}:5002"));
     let mut third = Socket::bind(&network.server_namespace(), &format!("{server_ip}:5003"));
     let mut stranger = Socket::bind(&stranger_namespace, "45.60.1.1:6000");
-    for kind in Router::ALL.into_iter().chain([Router::Symmetric]) {
+    for kind in Router::ALL
+        .into_iter()
+        .chain([Router::Symmetric, Router::SymmetricCarrier, Router::Firewall])
+    {
         let namespace = network.hosts(&format!("{kind:?}").to_lowercase(), kind, 1).remove(0);
         let mut host = Socket::bind(&namespace, "0.0.0.0:40000");
         host.send(&format!("{server_ip}:5001"));
@@ -146,12 +149,13 @@ fn routers_behave_as_they_are_named() {
             stranger: from_stranger,
             undisturbed,
         };
+        let symmetric = matches!(kind, Router::Symmetric | Router::SymmetricCarrier);
         let expected = Findings {
-            same_mapping: kind != Router::Symmetric,
-            other_port: !matches!(kind, Router::PortRestricted | Router::Symmetric | Router::Carrier),
+            same_mapping: !symmetric,
+            other_port: matches!(kind, Router::Open | Router::FullCone | Router::AddressRestricted),
             stranger: matches!(kind, Router::Open | Router::FullCone),
             // A symmetric router shows the stranger another address in any case.
-            undisturbed: kind != Router::Symmetric,
+            undisturbed: !symmetric,
         };
         assert_eq!(findings, expected, "{kind:?}");
     }

@@ -579,7 +579,9 @@ impl Node {
             let code = Code::ServerLost;
             return self.fail_nat_run(Reason { code, text });
         };
-        // The session shows the address of one IP version; the other one's has to be asked for.
+        let further = self.rendezvous.stun.clone();
+        // The session shows the address of one IP version; the other one's has to be asked for, at an address that the server's name
+        // has or that the server told.
         let sought = match session {
             // A server that was given as an address names the other ones itself.
             Some(session) => of(!session.is_ipv4()).or_else(|| {
@@ -591,7 +593,6 @@ impl Node {
             None => Some(server),
         };
         let public = sought.and_then(|address| Some((self.own_socket(address)?.0, address)));
-        let further = self.rendezvous.stun.clone();
         self.open_nat_sockets(now, server, further, public);
     }
 

@@ -203,9 +203,8 @@ impl Punch {
     /// The other side says where its router puts, or has put, the mapping towards this node.
     pub fn forecast_received(&mut self, now: Instant, forecast: PortForecast) {
         let ip = forecast.before.ip();
-        let known = self.targets[..self.named]
-            .iter()
-            .any(|target| target.address.ip() == ip);
+        let mut named = self.targets.iter().filter(|target| target.named);
+        let known = named.any(|target| target.address.ip() == ip);
         if !known || !may_send_to(forecast.before) || self.opened.is_some() || now >= self.secret_ends {
             return;
         }

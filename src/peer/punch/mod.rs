@@ -129,6 +129,8 @@ struct Target {
     socket: SocketName,
     address: SocketAddr,
     kind: PathKind,
+    /// A candidate, not only learned from a packet.
+    named: bool,
     heard: bool,
     small_only: bool,
     next: usize,
@@ -159,7 +161,7 @@ pub struct Punch {
     facts: NatFacts,
     candidates: Vec<Candidate>,
     own_facts: NatFacts,
-    named: usize,
+    own_observed: Option<SocketAddr>,
     targets: Vec<Target>,
     outstanding: VecDeque<Outstanding>,
     unanswered: Unanswered,
@@ -190,9 +192,9 @@ impl Punch {
             secret_ends: now + Duration::from_millis(introduction.valid_ms.into()),
             around,
             facts: introduction.facts,
-            candidates: introduction.candidates.clone(),
+            candidates: Vec::new(),
+            own_observed: introduction.own_observed,
             own_facts: introduction.own_facts,
-            named: 0,
             targets: Vec::new(),
             outstanding: VecDeque::new(),
             unanswered: Unanswered::default(),
@@ -204,25 +206,34 @@ impl Punch {
             hold_at: now,
             hold_missed: 0,
         };
-        punch.add_candidates(now, introduction, socket_for);
+        punch.add_candidates(now, introduction.candidates.clone(), socket_for);
         punch.choose(now, introduction.facts, introduction.own_facts, introduction.permit);
         punch
+    }
+
+    /// More addresses of the other side became known; those that were known stay.
+    pub fn look_at(
+        &mut self,
+        now: Instant,
+        candidates: Vec<Candidate>,
+        socket_for: impl Fn(SocketAddr) -> Option<SocketName>,
+    ) {
+        if self.opened.is_none() && !self.failed && now < self.secret_ends {
+            self.add_candidates(now, candidates, socket_for);
+        }
     }
 
     fn add_candidates(
         &mut self,
         now: Instant,
-        introduction: &Introduction,
+        candidates: Vec<Candidate>,
         socket_for: impl Fn(SocketAddr) -> Option<SocketName>,
     ) {
-        let loopback_seen = introduction.own_observed.is_some_and(|own| own.ip().is_loopback());
-        let own_ip = introduction.own_observed.map(|own| own.ip());
+        let loopback_seen = self.own_observed.is_some_and(|own| own.ip().is_loopback());
+        let own_ip = self.own_observed.map(|own| own.ip());
         let observed = |address: &SocketAddr| Some(address.ip()) == own_ip;
-        let one_household = introduction
-            .candidates
-            .iter()
-            .any(|candidate| observed(&candidate.address));
-        for candidate in &introduction.candidates {
+        let one_household = candidates.iter().any(|candidate| observed(&candidate.address));
+        for candidate in &candidates {
             let address = candidate.address;
             let usable = may_send_to(address) && (loopback_seen || !address.ip().is_loopback());
             let Some(socket) = socket_for(address).filter(|_| usable) else {
@@ -239,7 +250,7 @@ impl Punch {
             }
             self.add_target(now, socket, address, kind, false);
         }
-        self.named = self.targets.len();
+        self.candidates = candidates;
     }
 
     fn add_target(
@@ -253,6 +264,7 @@ impl Punch {
         if let Some(index) = self.find(socket, address) {
             let target = &mut self.targets[index];
             target.kind = target.kind.min(kind);
+            target.named |= !learned;
             return Some(index);
         }
         let new = self.targets.iter().all(|target| target.address != address);
@@ -264,6 +276,7 @@ impl Punch {
             socket,
             address,
             kind,
+            named: !learned,
             heard: false,
             small_only: false,
             next: if learned { HEARD_FROM } else { 0 },
@@ -597,6 +610,7 @@ impl Punch {
     /// Why it failed, in words a player can act upon.
     pub fn failure_text(&self) -> String {
         let heard = self.targets.iter().filter(|target| target.heard).count();
+        let named = self.targets.iter().filter(|target| target.named).count();
         let small = self.targets.iter().any(|target| target.small_only);
         let seen = if small {
             "only small packets pass between the two".to_owned()
@@ -613,7 +627,7 @@ impl Punch {
         format!(
             "{} addresses tried{searched}, {seen}; this side's router: {}; the other side's: {}. Forward a UDP port by hand or turn UPnP on at \
              either router, or allow a relay.",
-            self.named,
+            named,
             describe(&self.own_facts),
             describe(&self.facts)
         )

@@ -246,6 +246,12 @@ fn control_requests_that_go_wrong_say_why() {
             "{name}: {refused:?}"
         );
     }
+    // What miniupnpd says behind another router.
+    let nowhere = failure(router(|_| Some(external(""))));
+    assert!(
+        !nowhere.silent && nowhere.text.contains("no public address"),
+        "{nowhere:?}"
+    );
     let hanging = failure(router(move |request| request.contains("GetExternal").then(address)));
     assert!(hanging.silent, "{hanging:?}");
 }

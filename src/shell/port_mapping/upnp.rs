@@ -124,6 +124,11 @@ impl Memory {
         let own = own_address(wish.internal, gateway.addr).map_err(Refusal::refused)?;
         let internal = SocketAddr::new(own, wish.internal.port());
         let address = gateway.get_external_ip().map_err(|error| match error {
+            GetExternalIpError::RequestError(RequestError::InvalidResponse(answer)) if names_no_address(&answer) => {
+                Refusal::refused(
+                    "the router has no public address: another router stands before it, or its line is down",
+                )
+            }
             GetExternalIpError::RequestError(error) => unanswered(&error),
             error => Refusal::refused(format!("the router does not tell its address: {error}")),
         })?;
@@ -190,12 +195,19 @@ fn search(at: SocketAddr, wish: Wish) -> Result<Gateway, Refusal> {
     })
 }
 
+/// Whether a well-formed answer has no outside address in it. miniupnpd says so when its own is a private one.
+fn names_no_address(answer: &str) -> bool {
+    let words: String = answer.split_whitespace().collect();
+    words.contains("<NewExternalIPAddress></NewExternalIPAddress>") || words.contains("<NewExternalIPAddress/>")
+}
+
 /// What it means that a request did not lead to an answer of the service.
 fn unanswered(error: &RequestError) -> Refusal {
     match error {
         RequestError::ErrorCode(code, text) => Refusal::refused(format!("the router refused: {text} ({code})")),
         RequestError::UnsupportedAction(action) => Refusal::refused(format!("the router does not know {action}")),
-        RequestError::InvalidResponse(_) => Refusal::refused(format!("the router's answer makes no sense: {error}")),
+        // Not the answer itself: it may be a page, or a megabyte.
+        RequestError::InvalidResponse(_) => Refusal::refused("the router's answer makes no sense"),
         _ => Refusal::silent(format!("the router did not answer: {error}")),
     }
 }

@@ -120,8 +120,9 @@ fn golden_bytes_from_the_server() {
                 probe_ports: 2048,
                 sockets: 64,
             },
+            candidates: Vec::new(),
         },
-        "05 | 00000000000000ff | 0008 40 00 0002 0000 0000 | 0008 00 00 0000 0000 0000 | 0004 0800 0040",
+        "05 | 00000000000000ff | 0008 40 00 0002 0000 0000 | 0008 00 00 0000 0000 0000 | 0004 0800 0040 | 0000",
     );
     golden(
         FromServer::Forecast {
@@ -319,14 +320,22 @@ fn any_from_server() -> impl Strategy<Value = FromServer> {
             }
         }),
         any::<(u64, i32)>().prop_map(|(introduction, code)| FromServer::IntroductionEnded { introduction, code }),
-        (any::<u64>(), any_facts(), any_facts(), any_permit()).prop_map(|(introduction, facts, own_facts, permit)| {
-            FromServer::IntroductionUpdate {
-                introduction,
-                facts,
-                own_facts,
-                permit,
-            }
-        }),
+        (
+            any::<u64>(),
+            any_facts(),
+            any_facts(),
+            any_permit(),
+            any_list(any_candidate(), MAX_CANDIDATES)
+        )
+            .prop_map(|(introduction, facts, own_facts, permit, candidates)| {
+                FromServer::IntroductionUpdate {
+                    introduction,
+                    facts,
+                    own_facts,
+                    permit,
+                    candidates,
+                }
+            }),
         (any::<u64>(), any_forecast())
             .prop_map(|(introduction, forecast)| FromServer::Forecast { introduction, forecast }),
     ]
