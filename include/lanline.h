@@ -989,7 +989,7 @@ typedef struct lanline_manual_port {
    */
   uint32_t struct_size;
   /**
-   * The port, inside and outside.
+   * The port at the router: that of `public_address` if the node has one, else the same as inside.
    */
   uint16_t port;
   /**
@@ -1265,8 +1265,9 @@ LANLINE_API int32_t lanline_wait(lanline_node node, uint32_t timeout_ms);
 
 /**
  * Opens a session with a server, which is kept up until lanline_server_disconnect: lost, it is re-opened
- * by itself. A node has one; while it has one, this call ends with the present one's success or
- * LANLINE_ALREADY_IN_PROGRESS.
+ * by itself. A node has one. For the server that it has a session with, this call ends with the present one's success (or, if another
+ * key is wanted, with LANLINE_WRONG_KEY, and the session stays). Another server takes the place of the present one, which is left at once:
+ * LANLINE_EVENT_SERVER_DISCONNECTED with request 0.
  *
  * @param node the node
  * @param address "HOST", "HOST:PORT", "1.2.3.4:PORT", "[2001:db8::1]:PORT"; the port is 61111 if left out
@@ -1275,7 +1276,8 @@ LANLINE_API int32_t lanline_wait(lanline_node node, uint32_t timeout_ms);
  * @param request receives the request's id; may be NULL
  * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_QUEUE_FULL
  *
- * Events: LANLINE_EVENT_SERVER_CONNECTED or LANLINE_EVENT_SERVER_FAILED; later SERVER_LOST, SERVER_RECONNECTED.
+ * Events: LANLINE_EVENT_SERVER_CONNECTED or LANLINE_EVENT_SERVER_FAILED; later SERVER_LOST, SERVER_RECONNECTED;
+ * SERVER_DISCONNECTED for a session that another server takes the place of.
  * Thread safety: any thread. Since: 0.1
  */
 LANLINE_API
@@ -1555,7 +1557,8 @@ int32_t lanline_mesh_participants(lanline_node node,
                                   uint32_t capacity);
 
 /**
- * Leaves the session; everybody is told at once. Connections stay: lanline_disconnect ends each that is not wanted any more. Nothing happens if the node is alone.
+ * Leaves the session; everybody is told at once. Connections stay: lanline_peer_disconnect ends each that is not wanted any more. The
+ * node is alone then and its own host (lanline_mesh_host), without an event. Nothing happens if it was alone before.
  *
  * @param node the node
  * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_QUEUE_FULL

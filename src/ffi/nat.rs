@@ -128,7 +128,7 @@ pub struct NatFactsRecord {
 pub struct ManualPortRecord {
     /// Bytes of this struct; set by lanline_manual_port_init.
     pub struct_size: u32,
-    /// The port, inside and outside.
+    /// The port at the router: that of `public_address` if the node has one, else the same as inside.
     pub port: u16,
     /// The IP protocol's number: 17, UDP.
     pub protocol: u8,

@@ -89,8 +89,9 @@ const _: () = {
 };
 
 /// Opens a session with a server, which is kept up until lanline_server_disconnect: lost, it is re-opened
-/// by itself. A node has one; while it has one, this call ends with the present one's success or
-/// LANLINE_ALREADY_IN_PROGRESS.
+/// by itself. A node has one. For the server that it has a session with, this call ends with the present one's success (or, if another
+/// key is wanted, with LANLINE_WRONG_KEY, and the session stays). Another server takes the place of the present one, which is left at once:
+/// LANLINE_EVENT_SERVER_DISCONNECTED with request 0.
 ///
 /// @param node the node
 /// @param address "HOST", "HOST:PORT", "1.2.3.4:PORT", "[2001:db8::1]:PORT"; the port is 61111 if left out
@@ -99,7 +100,8 @@ const _: () = {
 /// @param request receives the request's id; may be NULL
 /// @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_QUEUE_FULL
 ///
-/// Events: LANLINE_EVENT_SERVER_CONNECTED or LANLINE_EVENT_SERVER_FAILED; later SERVER_LOST, SERVER_RECONNECTED.
+/// Events: LANLINE_EVENT_SERVER_CONNECTED or LANLINE_EVENT_SERVER_FAILED; later SERVER_LOST, SERVER_RECONNECTED;
+/// SERVER_DISCONNECTED for a session that another server takes the place of.
 /// Thread safety: any thread. Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lanline_server_connect(

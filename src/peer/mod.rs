@@ -7,6 +7,7 @@
 //! | `attempts`, `punch` | opening ways: asking the server; what to send where, and what to believe |
 //! | `paths` | which real path carries a synthetic address's packets |
 //! | `dials`, `connections` | wishes to connect; links to players: greeting, limits, ends |
+//! | `incoming` | whose a packet is that came from an address |
 //! | `requests` | exactly one terminal event for each request |
 //! | [`nat`] | what this node sits behind |
 //! | [`port_mapping`] | ports that routers forward |
@@ -28,6 +29,7 @@ pub mod requests;
 mod attempts;
 mod connections;
 mod dials;
+mod incoming;
 mod paths;
 pub mod port_mapping;
 mod punch;
@@ -50,20 +52,21 @@ use crate::codes::{Code, SendMode};
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
 use crate::transport::identity::{Guid, PublicKey};
 use crate::transport::{
-    CloseInfo, LinkEvent, LinkId, LinkKind, Message, Origin, Outgoing, SendError, SyntheticAddress, TakenMessage,
-    Transport, TransportConfig,
+    CloseInfo, LinkEvent, LinkId, LinkKind, Message, Outgoing, SendError, SyntheticAddress, TakenMessage, Transport,
+    TransportConfig,
 };
 use crate::wire::classify::{Context, Kind, classify};
 use crate::wire::control::{Consent, RelayPolicy};
 use crate::wire::peer::PeerControl;
 use crate::wire::probe::{REQUEST_BYTE, RESPONSE_BYTE};
+use api::nat::NatReport;
 use api::{Command, Event, NodeConfig, PeerView, SideEffect, SideEffectAnswer, View};
 use attempts::Attempts;
 use connections::{Link, Peer, Stage};
 use dials::Dials;
 use mesh::{Mesh, MeshConfig, MeshOutput};
 use nat::{NAT_RESOLVE, Nat};
-use paths::{Owner, Path, Paths, kind_of};
+use paths::Paths;
 use port_mapping::PortMapping;
 pub use punch::budget::ProbeCounters;
 use rendezvous::Rendezvous;
@@ -82,8 +85,6 @@ const KEEP_ALIVES_IN_LOST_TIME: u32 = 4;
 const SPARE_LINKS: usize = 64;
 /// Messages of one player that are handed out before another player's: a packet's worth of small ones, several times over.
 const MESSAGES_IN_A_ROW: usize = 64;
-/// Smallest datagram that can begin a QUIC connection (RFC 9000, section 14.1).
-const SMALLEST_INITIAL: usize = 1200;
 
 /// Datagrams that were dropped, by reason.
 #[derive(Debug, Default)]
@@ -521,7 +522,10 @@ impl Node {
             mesh: self.mesh.view(),
             server_connected: self.server_is_up(),
             observed: self.rendezvous.observed,
-            nat: self.nat.report.clone(),
+            nat: NatReport {
+                manual: self.manual_address,
+                ..self.nat.report.clone()
+            },
             dropped_datagrams: own.unknown
                 + own.strangers
                 + own.probes
@@ -674,71 +678,6 @@ impl Node {
         }
     }
 
-    /// The route that a QUIC packet belongs to. One that begins a connection may come from anywhere.
-    fn route_for(&mut self, now: Instant, datagram: &Datagram) -> Option<SyntheticAddress> {
-        if let Some(route) = self.paths.route_from(datagram.socket, datagram.source) {
-            return Some(route);
-        }
-        let heard = self.attempts.heard_at(datagram.socket, datagram.source);
-        // The other side may send over another of several paths that opened at once: its probes were heard from there.
-        let known = heard.map(|(punch, kind)| (punch.peer().guid(), kind));
-        if let Some((peer, kind)) = known
-            && let Some(route) = self.link_address(peer).or_else(|| Some(self.paths.opened(peer)?.0))
-        {
-            let path = Path {
-                socket: datagram.socket,
-                address: datagram.source,
-                kind,
-                round_trip: None,
-                verified: false,
-            };
-            self.paths.add(route, path);
-            return Some(route);
-        }
-        if !begins_connection(&datagram.contents) {
-            // A peer that roamed shows a connection id that we gave out. It is followed once probes verify its new address.
-            self.dropped.strangers += 1;
-            return None;
-        }
-        let (owner, kind) = match heard {
-            Some((punch, kind)) => (Owner::Peer(punch.peer()), kind),
-            None => (Owner::Stranger, kind_of(datagram.source)),
-        };
-        let path = Path {
-            socket: datagram.socket,
-            address: datagram.source,
-            kind,
-            round_trip: None,
-            verified: false,
-        };
-        // A route may still stand under that address although its source went over to another one.
-        let known = self.transport.address_of(datagram.socket, datagram.source);
-        let route = match self.paths.owner(known) {
-            None => known,
-            Some(_) => self.transport.new_address(),
-        };
-        self.paths.insert(now, route, owner, path);
-        self.timers_changed = true;
-        Some(route)
-    }
-
-    /// A STUN datagram. Answers to questions of this node count; it is no server.
-    fn handle_stun(&mut self, now: Instant, datagram: &Datagram) {
-        if !self.nat_datagram(now, datagram) {
-            self.dropped.unknown += 1;
-        }
-    }
-
-    /// What is known of the source of a packet that may begin a connection. A peer whose authenticated probes were heard from there is trusted:
-    /// strangers' handshakes must not keep it out.
-    fn origin_of(&self, route: SyntheticAddress, datagram: &Datagram) -> Origin {
-        let may_begin = datagram.contents.first().is_some_and(|first| first & 0x80 != 0);
-        Origin {
-            trusted: may_begin && matches!(self.paths.owner(route), Some(Owner::Peer(_))),
-            ip: may_begin.then(|| datagram.source.ip()),
-        }
-    }
-
     fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
         let own = [
             self.rendezvous.poll_timeout(),
@@ -865,9 +804,4 @@ fn derive(seed: &[u8; 32], label: &[u8]) -> [u8; 32] {
     let mut derived = [0; 32];
     derived.copy_from_slice(context.finish().as_ref());
     derived
-}
-
-/// True for a QUIC version 1 Initial of full size (RFC 9000, section 17.2.2). Version negotiation (version 0) never begins anything.
-fn begins_connection(packet: &[u8]) -> bool {
-    packet.len() >= SMALLEST_INITIAL && packet[0] & 0x80 != 0 && packet[1..5] == [0, 0, 0, 1] && packet[0] & 0x30 == 0
 }

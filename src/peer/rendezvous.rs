@@ -187,7 +187,6 @@ impl Node {
         if same && same_key && !matches!(self.rendezvous.state, State::Idle | State::Waiting { .. }) {
             return self.rendezvous.requests.push(request);
         }
-        self.leave_server(now, "another server is connected to instead");
         if host.is_empty() || port == 0 {
             let text = "a server needs a name or an address, and a port".to_owned();
             return self.raise_server_failed(
@@ -197,6 +196,11 @@ impl Node {
                     text,
                 },
             );
+        }
+        let stood = self.server_is_up();
+        self.leave_server(now, "another server is connected to instead");
+        if stood {
+            self.raise(Event::ServerDisconnected { request: 0 });
         }
         self.rendezvous.target = Some(Target { host, port, key });
         self.rendezvous.requests.push(request);

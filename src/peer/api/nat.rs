@@ -18,6 +18,8 @@ pub struct DetectOptions {
 /// What is known of a node's NAT, and of the ports that routers forward to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NatReport {
+    /// The address of a port that was forwarded by hand, as the game named it.
+    pub manual: Option<SocketAddr>,
     /// False: nothing has been found out yet.
     pub known: bool,
     /// The name that the facts allow: the most restrictive one.

@@ -743,7 +743,7 @@ impl Node {
             return;
         }
         let mut report = Box::new(self.nat.report.clone());
-        if reason.as_ref().is_some_and(|reason| reason.code == Code::ServerLost) || report.name.is_none() {
+        if report.name.is_none() {
             report.name = Some(NatType::Unknown);
             report.certain = false;
         }

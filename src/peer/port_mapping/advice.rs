@@ -8,7 +8,7 @@ use crate::peer::api::nat::{MappedPort, NatReport};
 /// What a player has to set at the router to forward a port by hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManualPort {
-    /// The UDP port, inside and outside.
+    /// The UDP port at the router: the one that the game named as forwarded by hand, else the same as inside.
     pub port: u16,
     /// Where the router shall send what arrives there. `None`: the machine has no address that a router could send to.
     pub internal: Option<SocketAddr>,
@@ -20,6 +20,8 @@ pub struct ManualPort {
 /// preferred one first; `report`: what is known of ports that are forwarded already.
 pub fn manual_instructions(bound: SocketAddr, interfaces: &[IpAddr], report: &NatReport) -> ManualPort {
     let port = bound.port();
+    // Outside a player may have chosen another number.
+    let outside = report.manual.map_or(port, |manual| manual.port());
     let is_bound = !bound.ip().is_unspecified();
     // A port is forwarded to a private address; one that is public needs none. The order of the interfaces is the system's.
     let of_family = interfaces.iter().filter(|ip| ip.is_ipv4() == bound.is_ipv4());
@@ -58,14 +60,18 @@ pub fn manual_instructions(bound: SocketAddr, interfaces: &[IpAddr], report: &Na
                 " That router stands behind another one: forward the same port there as well, to the first router."
             };
             format!(
-                "{closed}Forward UDP port {port} to {} port {port} in the settings of the router (often called port forwarding or \
+                "{closed}Forward UDP port {outside} to {} port {port} in the settings of the router (often called port forwarding or \
                  virtual server).{second} Give this machine that address permanently, and the game that port, so that \
                  the setting stays right.",
                 internal.ip()
             )
         }
     };
-    ManualPort { port, internal, text }
+    ManualPort {
+        port: outside,
+        internal,
+        text,
+    }
 }
 
 /// What a mapped port means, for the player.

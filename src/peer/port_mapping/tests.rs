@@ -639,6 +639,17 @@ fn the_texts_say_what_to_do() {
         "{}",
         manual.text
     );
+    let named = NatReport {
+        manual: Some(address("45.60.1.2:4444")),
+        ..NatReport::default()
+    };
+    let named = manual_instructions(address(INNER), &interfaces, &named);
+    assert_eq!(named.port, 4444);
+    assert!(
+        named.text.contains("Forward UDP port 4444 to 192.168.1.5 port 51234"),
+        "{}",
+        named.text
+    );
     let mapped = manual_instructions(address(INNER), &interfaces, &with(&[port(OUTER, false)]));
     assert!(mapped.text.contains("Nothing needs to be done"), "{}", mapped.text);
     let double = manual_instructions(address(INNER), &interfaces, &with(&[port("10.0.0.2:51234", true)]));

@@ -183,3 +183,18 @@ fn a_server_that_was_left_can_be_connected_to_again_at_once() {
     let outcome = scenario.outcome(0, any);
     assert!(matches!(outcome, OwnedEvent::ServerConnected { .. }), "{outcome:?}");
 }
+
+#[test]
+fn a_session_that_another_server_takes_the_place_of_ends_with_a_word() {
+    let mut scenario = players(9, 1);
+    scenario.lab.take_events(scenario.nodes[0]);
+    let request = connect(&mut scenario, "203.0.113.77", 0);
+    assert!(matches!(scenario.outcome(0, request), OwnedEvent::ServerFailed { .. }));
+    let events = scenario.lab.take_events(scenario.nodes[0]);
+    assert!(events.is_empty(), "a wish that cannot be costs nothing: {events:?}");
+    let request = connect(&mut scenario, "203.0.113.77", 61_111);
+    scenario.expect(0, "SERVER_DISCONNECTED", |event| {
+        matches!(event, OwnedEvent::ServerDisconnected { request: 0 })
+    });
+    assert!(matches!(scenario.outcome(0, request), OwnedEvent::ServerFailed { .. }));
+}
