@@ -333,7 +333,7 @@ const char *command_parse(struct command *command, char *line, size_t len)
                 return "something follows a quoted value without a space";
         } else {
             argument->value = at;
-            stop = at < end && (*at == '{' || *at == '[') ? bare_json_end(at, end) : skip_word(at, end, 0);
+            stop = at < end && *at == '{' ? bare_json_end(at, end) : skip_word(at, end, 0);
             argument->len = (size_t)(stop - at);
         }
         at = stop;

@@ -224,20 +224,34 @@ impl Driver {
 
     /// Commands, answers and messages to the engine. Returns how many messages went in.
     fn take_outbox(&mut self, node: &Node, now: Instant) -> usize {
-        node.outbox()
-            .take(&mut self.lanes, &mut self.active, &mut self.commands, &mut self.answers);
-        while let Some(answer) = self.answers.pop_front() {
-            self.engine.side_effect_answer(now, answer);
+        let mut sent = self.take_part(node, now, MAX_TAKEN);
+        // A command comes after all messages: what was sent before a disconnect goes first.
+        if !self.commands.is_empty() {
+            sent += self.take_all(node, now);
         }
-        let sent = self.work_off_lanes(now);
-        // After the messages: what was sent before a disconnect goes first.
         while let Some(command) = self.commands.pop_front() {
             self.engine.command(now, command);
         }
         sent
     }
 
-    fn work_off_lanes(&mut self, now: Instant) -> usize {
+    /// All messages that the engine has room for.
+    fn take_all(&mut self, node: &Node, now: Instant) -> usize {
+        let parts = std::iter::from_fn(|| Some(self.take_part(node, now, usize::MAX)).filter(|sent| *sent > 0));
+        parts.sum()
+    }
+
+    /// Answers, and of each lane at most that many bytes; fetches the commands.
+    fn take_part(&mut self, node: &Node, now: Instant, most: usize) -> usize {
+        node.outbox()
+            .take(&mut self.lanes, &mut self.active, &mut self.commands, &mut self.answers);
+        while let Some(answer) = self.answers.pop_front() {
+            self.engine.side_effect_answer(now, answer);
+        }
+        self.work_off_lanes(now, most)
+    }
+
+    fn work_off_lanes(&mut self, now: Instant, most: usize) -> usize {
         let Self {
             engine, lanes, active, ..
         } = self;
@@ -248,7 +262,7 @@ impl Driver {
             for lane in &mut lanes.0 {
                 let mut taken = 0;
                 while let Some(message) = lane.first() {
-                    if taken >= MAX_TAKEN {
+                    if taken >= most {
                         more = true;
                         break;
                     }
@@ -422,6 +436,7 @@ impl Driver {
     pub fn close(&mut self, node: &Node) {
         self.turn(node, true);
         let now = Instant::now();
+        self.take_all(node, now);
         self.engine.command(now, Command::Mesh(MeshCommand::Leave));
         // Leaving is said on connections that are closed next: let it go out first.
         self.drain_events(node, now);

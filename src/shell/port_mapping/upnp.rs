@@ -187,7 +187,8 @@ fn search(at: SocketAddr, wish: Wish) -> Result<Gateway, Refusal> {
         options.allowed_gateway_ips = vec![at.ip()];
     }
     options.timeout = Some(time);
-    options.single_search_timeout = Some(time);
+    // Devices are asked one after the other: one that hangs leaves half of the time to the next.
+    options.single_search_timeout = Some(time / 2);
     options.gateway_ip_version = GatewayIpVersion::V4;
     search_gateway(options).map_err(|error| match error {
         SearchError::IoError(error) => Refusal::refused(format!("the search could not be sent: {error}")),
