@@ -9,6 +9,7 @@
 //! | [`codes`] | numbers and names that games see: results, event types, path kinds, send modes | no |
 //! | [`wire`] | codecs, one file a format, its doc comment the specification | no |
 //! | [`transport`] | QUIC over synthetic addresses: identity, channels, congestion | no |
+//! | [`relay`] | the forwarder: passes datagrams between two sides by ticket | no |
 //! | [`peer`] | the player's engine: server session, punching, paths, connections, mesh | no |
 //! | `server` | the server's engine: registration, introductions, STUN, limits (feature `program`) | no |
 //! | [`shell`] | tokio, sockets, the clock, OS randomness; runs the engines | yes |
@@ -22,6 +23,7 @@
 pub mod codes;
 pub mod engine;
 pub mod peer;
+pub mod relay;
 pub mod transport;
 pub mod wire;
 
