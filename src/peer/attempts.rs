@@ -85,7 +85,6 @@ pub(super) struct Attempts {
     next_request: u32,
     bucket: Bucket,
     starved: bool,
-    /// Whose technique's turn it was last.
     /// Who was served last: of techniques, and of probes to known addresses.
     served: [Option<Guid>; 2],
     ledger: Ledger,
