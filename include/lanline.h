@@ -315,7 +315,27 @@ enum lanline_event_type {
   /** `peer` is in the session. */
   LANLINE_EVENT_MEMBER_JOINED = 51,
   /** `peer` left the session: `code` LEFT, LOST, KICKED. */
-  LANLINE_EVENT_MEMBER_LEFT = 52
+  LANLINE_EVENT_MEMBER_LEFT = 52,
+  /** The player `peer2` forwards between this node and `peer`, as this node asked. */
+  LANLINE_EVENT_ROUTER_FORWARDING_ESTABLISHED = 60,
+  /** No connected player is willing to forward to `peer` and reaches it; `code`, `text`. */
+  LANLINE_EVENT_ROUTER_FORWARDING_NO_PATH = 61,
+  /** Those that were willing to forward to `peer` failed; `code`, `text`. */
+  LANLINE_EVENT_ROUTER_FORWARDING_FAILED = 62,
+  /** The player `peer2` forwards between this node and `peer` now: because `peer` asked for it, or because the one before is gone. */
+  LANLINE_EVENT_ROUTER_REROUTED = 63,
+  /** A proxy server, at `address`, forwards between this node and `peer`, as this node asked. */
+  LANLINE_EVENT_PROXY_FORWARDING_SUCCEEDED = 70,
+  /** There is no proxy server, none that answers, or none that may be used; `code`, `text`. */
+  LANLINE_EVENT_PROXY_NO_SERVERS_ONLINE = 71,
+  /** `peer` is not at this server, or does not react; `code`, `text`. */
+  LANLINE_EVENT_PROXY_RECIPIENT_NOT_CONNECTED = 72,
+  /** Every proxy server has as many pairs as it takes. */
+  LANLINE_EVENT_PROXY_ALL_SERVERS_BUSY = 73,
+  /** The same wish is running; that one still ends with its own event. */
+  LANLINE_EVENT_PROXY_IN_PROGRESS = 74,
+  /** A proxy server, at `address`, forwards between this node and `peer`, who asked for it. */
+  LANLINE_EVENT_PROXY_FORWARDING_NOTIFICATION = 75
 };
 
 /** How packets reach a peer; the smaller, the better. */

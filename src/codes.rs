@@ -195,6 +195,28 @@ numbered! {
         MemberJoined = 51 "MEMBER_JOINED",
         /// `peer` left the session: `code` LEFT, LOST, KICKED.
         MemberLeft = 52 "MEMBER_LEFT",
+
+        /// The player `peer2` forwards between this node and `peer`, as this node asked.
+        RouterForwardingEstablished = 60 "ROUTER_FORWARDING_ESTABLISHED",
+        /// No connected player is willing to forward to `peer` and reaches it; `code`, `text`.
+        RouterForwardingNoPath = 61 "ROUTER_FORWARDING_NO_PATH",
+        /// Those that were willing to forward to `peer` failed; `code`, `text`.
+        RouterForwardingFailed = 62 "ROUTER_FORWARDING_FAILED",
+        /// The player `peer2` forwards between this node and `peer` now: because `peer` asked for it, or because the one before is gone.
+        RouterRerouted = 63 "ROUTER_REROUTED",
+
+        /// A proxy server, at `address`, forwards between this node and `peer`, as this node asked.
+        ProxyForwardingSucceeded = 70 "PROXY_FORWARDING_SUCCEEDED",
+        /// There is no proxy server, none that answers, or none that may be used; `code`, `text`.
+        ProxyNoServersOnline = 71 "PROXY_NO_SERVERS_ONLINE",
+        /// `peer` is not at this server, or does not react; `code`, `text`.
+        ProxyRecipientNotConnected = 72 "PROXY_RECIPIENT_NOT_CONNECTED",
+        /// Every proxy server has as many pairs as it takes.
+        ProxyAllServersBusy = 73 "PROXY_ALL_SERVERS_BUSY",
+        /// The same wish is running; that one still ends with its own event.
+        ProxyInProgress = 74 "PROXY_IN_PROGRESS",
+        /// A proxy server, at `address`, forwards between this node and `peer`, who asked for it.
+        ProxyForwardingNotification = 75 "PROXY_FORWARDING_NOTIFICATION",
     }
 }
 

@@ -28,6 +28,9 @@ pub enum SocketName {
     Birthday(u16),
     /// Datagrams inside a TLS stream over TCP, for networks without UDP.
     Tunnel(u32),
+    /// A session at a forwarder, numbered by the node's engine: datagrams inside relay frames. The shell never sees this name: what goes there
+    /// leaves in frames by one of the others.
+    Relay(u32),
     /// A server's further sockets: other listen addresses and the second port, numbered by the shell
     /// in the order in which it opened them.
     Listen(u8),

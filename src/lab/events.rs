@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::codes::{Code, MappingProtocol, PathKind, SendMode};
 use crate::peer::api::nat::NatReport;
+use crate::peer::api::relay::RelayEvent;
 use crate::peer::api::{Event, MeshEvent, NatOutcome, Reason, RequestId};
 use crate::transport::identity::{Guid, PublicKey};
 
@@ -115,6 +116,7 @@ pub enum OwnedEvent {
         text: String,
     },
     Mesh(MeshEvent),
+    Relay(RelayEvent),
     Notice {
         text: String,
     },
@@ -133,6 +135,7 @@ impl OwnedEvent {
             | Self::Mesh(MeshEvent::JoinFailed { reason, .. } | MeshEvent::MemberLeft { reason, .. }) => {
                 Some(reason.code)
             }
+            Self::Relay(event) => event.reason().map(|reason| reason.code),
             _ => None,
         }
     }
@@ -154,6 +157,7 @@ impl OwnedEvent {
             | Self::Mesh(MeshEvent::JoinCapable { request, .. } | MeshEvent::JoinFailed { request, .. }) => {
                 (request != 0).then_some(request)
             }
+            Self::Relay(ref event) => event.ends_request(),
             _ => None,
         }
     }
@@ -293,6 +297,7 @@ impl From<Event<'_>> for OwnedEvent {
                 text,
             },
             Event::Mesh(event) => Self::Mesh(event),
+            Event::Relay(event) => Self::Relay(event),
             Event::Notice { text } => Self::Notice { text },
         }
     }

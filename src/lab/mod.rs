@@ -258,11 +258,13 @@ impl Lab {
         });
     }
 
-    /// Runs a server. Its seed is derived from the lab's; the rest is taken as it is.
+    /// Runs a server. Its seed is derived from the lab's, its wall clock is the virtual time; the rest is taken as it is.
     pub fn start_server(&mut self, host: HostId, config: ServerConfig) {
+        let start = self.start;
         self.start(host, move |startup| {
             let config = ServerConfig {
                 seed: startup.seed,
+                wall_clock: startup.now.saturating_duration_since(start).as_millis() as u64,
                 ..config.clone()
             };
             Server::new(startup.now, config)

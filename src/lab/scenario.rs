@@ -34,6 +34,7 @@ use super::{
 use crate::codes::PathKind;
 use crate::engine::SocketName;
 use crate::peer::api::{Command, NodeConfig, RequestId};
+use crate::relay::RelayLimits;
 use crate::server::{ServerConfig, ServerSocket};
 use crate::transport::identity::{Guid, Identity, PublicKey};
 use crate::wire::control::{Consent, RelayPolicy};
@@ -381,6 +382,8 @@ impl Scenario {
             access_key: String::new(),
             sockets,
             max_nodes: 10_000,
+            relay: Some(RelayLimits::default()),
+            wall_clock: 0,
         };
         (builder.change_server)(&mut config);
         if engines {
@@ -624,6 +627,7 @@ pub fn node_config(identity: Identity) -> NodeConfig {
         max_peers: 64,
         lost_peer_timeout: Duration::from_secs(10),
         relay_policy: RelayPolicy::default(),
+        router_max: 0,
         accept_from: Consent::default(),
         join_auto: true,
         partial_mesh: false,

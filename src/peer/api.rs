@@ -12,7 +12,9 @@ use crate::wire::control::{Consent, RelayPolicy};
 use crate::wire::mesh::MemberState;
 
 pub mod nat;
+pub mod relay;
 use nat::{DetectOptions, MappingAnswer, MappingOrder, NatReport};
+use relay::{RelayCommand, RelayEvent};
 
 /// Names a call of the game that ends in one terminal event. 0: nobody asked.
 pub type RequestId = u32;
@@ -36,6 +38,8 @@ pub struct NodeConfig {
     pub lost_peer_timeout: Duration,
     /// When packets may go through a relay.
     pub relay_policy: RelayPolicy,
+    /// Pairs of other players that this node forwards for at a time (RakNet's Router2); 0: none.
+    pub router_max: usize,
     /// Who this node may be introduced to.
     pub accept_from: Consent,
     /// Connect to the members of a join by itself.
@@ -129,6 +133,8 @@ pub enum Command {
     },
     /// A call that belongs to the mesh.
     Mesh(MeshCommand),
+    /// A call about relays.
+    Relay(RelayCommand),
 }
 
 /// What a game asks of its session.
@@ -355,6 +361,8 @@ pub enum Event<'a> {
     },
     /// Something of the mesh.
     Mesh(MeshEvent),
+    /// Something of relays.
+    Relay(RelayEvent),
     /// `NOTICE`
     Notice {
         /// In words.

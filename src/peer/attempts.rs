@@ -24,12 +24,13 @@ use super::paths::Path;
 use super::punch::budget::{Bucket, Ledger, ProbeCounters};
 use super::punch::series::hold_interval;
 use super::punch::{Packet, Punch, Purpose, Surroundings};
+use super::relayed::Between;
 use super::requests::Pending;
 use super::sockets::LeaseId;
 use crate::codes::{Code, PathKind};
 use crate::engine::SocketName;
 use crate::transport::identity::Guid;
-use crate::wire::control::{Consent, RelayPolicy, ToServer};
+use crate::wire::control::{Consent, RelayPolicy, ToServer, Ways};
 use crate::wire::introduction::{BirthdayPermit, Candidate, Introduction, NatFacts, PortForecast};
 use crate::wire::probe::ProbeKey;
 use driving::QueuedPacket;
@@ -50,6 +51,7 @@ const MAX_QUEUED: usize = 512;
 struct Ask {
     peer: Guid,
     request: RequestId,
+    ways: Ways,
     deadline: Instant,
     retry_at: Option<Instant>,
 }
@@ -206,13 +208,20 @@ impl Node {
 
     /// Asks the server for an introduction. The attempt's end is reported to the game and to the dials that wait for it.
     pub(super) fn ask(&mut self, now: Instant, request: RequestId, peer: Guid) -> Result<(), Reason> {
-        if self.relay_policy == RelayPolicy::Only {
-            let text = "this node's relay policy is \"only\": it never shows its address to players".to_owned();
-            return Err(Reason {
-                code: Code::Policy,
-                text,
-            });
-        }
+        let ways = match self.relay_policy {
+            // The game's step-by-step call is for a direct way; only a dial takes a relay as well.
+            RelayPolicy::Only if request != 0 => {
+                let text = "this node's relay policy is \"only\": it never shows its address to players".to_owned();
+                return Err(Reason {
+                    code: Code::Policy,
+                    text,
+                });
+            }
+            RelayPolicy::Only => Ways::Relayed,
+            RelayPolicy::Never => Ways::Direct,
+            RelayPolicy::Fallback if request != 0 => Ways::Direct,
+            RelayPolicy::Fallback => Ways::Any,
+        };
         if !self.server_is_up() {
             let text = "there is no session with a server; connect to one first".to_owned();
             return Err(Reason {
@@ -232,19 +241,21 @@ impl Node {
         let ask = Ask {
             peer,
             request,
+            ways,
             deadline: now + ASK_TIME,
             retry_at: None,
         };
         self.attempts.asks.insert(server_request, ask);
-        self.send_open_nat(now, server_request, peer);
+        self.send_open_nat(now, server_request, peer, ways);
         Ok(())
     }
 
-    fn send_open_nat(&mut self, now: Instant, request: u32, target: Guid) {
+    fn send_open_nat(&mut self, now: Instant, request: u32, target: Guid, ways: Ways) {
         self.send_to_server(&ToServer::OpenNat {
             request,
             target,
             first_flight: Bytes::new(),
+            ways,
         });
         self.hurry_server(now);
     }
@@ -263,6 +274,15 @@ impl Node {
         });
         if !accepted {
             return;
+        }
+        let between = Between {
+            peer: introduction.peer,
+            introduction: introduction.id,
+            secret: introduction.secret,
+        };
+        let relayed = self.relays_offered(now, &between, std::mem::take(&mut introduction.relays));
+        if self.relay_policy == RelayPolicy::Only || (relayed && introduction.candidates.is_empty()) {
+            return self.introduced_to_relay_only(now, peer, introduction.id, relayed);
         }
         introduction.candidates = self.sought_again(peer, introduction.candidates);
         let (v4, v6) = (self.has_socket(SocketName::Udp4), self.has_socket(SocketName::Udp6));
@@ -292,7 +312,25 @@ impl Node {
         run.punch.set_in_use(now, self.link_address(peer).is_some());
         self.attempts.by_introduction.insert(introduction.id, peer);
         self.attempts.runs.insert(peer, run);
+        if relayed {
+            self.way_opened(now, peer);
+        }
         self.drive_attempts(now);
+    }
+
+    /// The two may know each other over a relay only: there is nothing to punch.
+    fn introduced_to_relay_only(&mut self, now: Instant, peer: Guid, introduction: u64, relayed: bool) {
+        let path = if relayed { PathKind::Proxied } else { PathKind::None };
+        self.send_to_server(&ToServer::PunchEnded {
+            introduction,
+            path: path.number(),
+        });
+        if relayed {
+            return self.way_opened(now, peer);
+        }
+        let code = Code::Policy;
+        let text = "one of the two shows its address to nobody, and the server offers no relay".to_owned();
+        self.no_way(now, peer, Reason { code, text });
     }
 
     /// What an attempt needs to know of this node.
@@ -328,11 +366,10 @@ impl Node {
         self.drive_attempts(now);
     }
 
-    fn consents_to(&self, peer: Guid) -> bool {
+    pub(super) fn consents_to(&self, peer: Guid) -> bool {
         let running = self.attempts.runs.values().filter(|run| !run.ended).count();
         self.accepting
             && self.accept_from != Consent::Nobody
-            && self.relay_policy != RelayPolicy::Only
             && running < MAX_ATTEMPTS
             && self.attempts.runs.len() < MAX_HELD
             && peer != self.guid
@@ -465,6 +502,10 @@ impl Node {
 
     /// A connection to the peer stands: that is a way, and it needs no probes to stay open.
     pub(super) fn attempt_connected(&mut self, now: Instant, peer: Guid, path: Path) {
+        // Over a forwarder the two are connected, and go on looking for a direct way.
+        if path.kind > PathKind::Direct {
+            return;
+        }
         if let Some(run) = self.attempts.runs.get_mut(&peer) {
             run.punch.set_in_use(now, true);
             if !run.ended {
@@ -585,7 +626,8 @@ impl Node {
                 self.attempts.asks.remove(&number);
             } else {
                 ask.retry_at = None;
-                self.send_open_nat(now, number, peer);
+                let ways = ask.ways;
+                self.send_open_nat(now, number, peer, ways);
             }
         }
         self.drive_attempts(now);

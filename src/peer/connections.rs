@@ -15,6 +15,7 @@
 //!
 //! Timers: [`GREETING_TIME`], [`PARKED_TIME`]; the dial's own is in [`super::dials`].
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Node;
@@ -22,6 +23,7 @@ use super::api::{Event, Reason, RequestId};
 use super::dials::{Dial, dial_reason};
 use super::paths::{Owner, Path};
 use crate::codes::{Code, MAX_DISCONNECT_TEXT, PathKind};
+use crate::engine::SocketName;
 use crate::transport::identity::{Guid, PublicKey};
 use crate::transport::{CloseInfo, CloseReason, LinkId, SyntheticAddress};
 use crate::wire::PROTOCOL_VERSION;
@@ -562,9 +564,26 @@ impl Node {
     /// Puts a path behind a route; tells QUIC and the game if the route's best path is another one now.
     pub(super) fn add_path(&mut self, now: Instant, peer: Guid, address: SyntheticAddress, path: Path) {
         let before = self.paths.best(address).map_or(PathKind::None, |path| path.kind);
-        if !self.paths.add(address, path) {
-            return;
+        if self.paths.add(address, path) {
+            self.best_path_changed(now, peer, address, before);
         }
+    }
+
+    /// Takes a path away from a route, as [`add_path`](Self::add_path) puts it there.
+    pub(super) fn take_path(
+        &mut self,
+        now: Instant,
+        peer: Guid,
+        address: SyntheticAddress,
+        source: (SocketName, SocketAddr),
+    ) {
+        let before = self.paths.best(address).map_or(PathKind::None, |path| path.kind);
+        if self.paths.take(address, source) {
+            self.best_path_changed(now, peer, address, before);
+        }
+    }
+
+    fn best_path_changed(&mut self, now: Instant, peer: Guid, address: SyntheticAddress, before: PathKind) {
         let on_it = |(link, entry): (&LinkId, &Link)| {
             (entry.address == address && entry.stage != Stage::Closing)
                 .then_some((*link, entry.raised && entry.stage == Stage::Open))

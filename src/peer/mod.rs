@@ -13,6 +13,8 @@
 //! | [`nat`] | what this node sits behind |
 //! | [`port_mapping`] | ports that routers forward |
 //! | `sockets` | the pool of further sockets |
+//! | `relayed` | this node's sessions at forwarders |
+//! | `router` | forwarding for others, and being forwarded by them |
 //! | `roaming` | paths that die under a living connection |
 //! | [`report`] | all of it in one report |
 //! | [`mesh`] | the session |
@@ -35,8 +37,10 @@ mod incoming;
 mod paths;
 pub mod port_mapping;
 mod punch;
+mod relayed;
 mod rendezvous;
 mod roaming;
+mod router;
 mod sockets;
 #[cfg(all(test, feature = "lab"))]
 mod tests;
@@ -58,15 +62,17 @@ use crate::wire::classify::{Context, Kind, classify};
 use crate::wire::control::{Consent, RelayPolicy};
 use crate::wire::peer::PeerControl;
 use crate::wire::probe::{REQUEST_BYTE, RESPONSE_BYTE};
+use crate::wire::relay::{DATA_BYTE, GONE_BYTE};
 use api::{Command, Event, NodeConfig, SideEffect, SideEffectAnswer};
 use attempts::Attempts;
 use connections::{Link, Peer, Stage};
 use dials::Dials;
 use mesh::{Mesh, MeshConfig, MeshOutput};
 use nat::{NAT_RESOLVE, Nat};
-use paths::Paths;
+use paths::{Path, Paths};
 use port_mapping::PortMapping;
 pub use punch::budget::ProbeCounters;
+use relayed::Relayed;
 use rendezvous::Rendezvous;
 use report::Reports;
 use requests::{Pending, Requests};
@@ -103,6 +109,7 @@ pub struct Node {
     /// Peers with CONNECTED events that the game has not fetched, and how many.
     unread: BTreeMap<Guid, u32>,
     relay_policy: RelayPolicy,
+    router_max: usize,
     accept_from: Consent,
     manual_address: Option<SocketAddr>,
     sockets: Vec<(SocketName, SocketAddr)>,
@@ -120,6 +127,9 @@ pub struct Node {
     reports: Reports,
     nat: Nat,
     mapping: PortMapping,
+    relayed: Relayed,
+    /// Datagrams in frames, before they go out.
+    wrapped: Vec<u8>,
     roaming: Roaming,
     /// Longest silence on a link before a keep-alive.
     keep_alive: Duration,
@@ -188,6 +198,7 @@ impl Node {
             accepting: true,
             unread: BTreeMap::new(),
             relay_policy: config.relay_policy,
+            router_max: config.router_max,
             accept_from: config.accept_from,
             manual_address: config.manual_address,
             sockets: config.sockets,
@@ -204,6 +215,8 @@ impl Node {
             reports: Reports::default(),
             nat: Nat::default(),
             mapping: PortMapping::new(derive(&config.seed, b"mapping")),
+            relayed: Relayed::default(),
+            wrapped: Vec::new(),
             roaming: Roaming::default(),
             keep_alive,
             pool: SocketPool::new(config.max_sockets),
@@ -251,6 +264,7 @@ impl Node {
                 detect,
             } => self.report(now, request, map_port, detect),
             Command::Mesh(command) => self.mesh_changed().command(now, command),
+            Command::Relay(command) => self.relay_command(now, command),
         }
         self.settle(now);
     }
@@ -263,6 +277,8 @@ impl Node {
             Some(Pending::DetectNat) => self.cancel_detect_nat(now, request),
             Some(Pending::Report) => self.cancel_report(now, request),
             Some(Pending::MapPort) => self.cancel_map_port(request),
+            Some(Pending::Route(peer)) => self.cancel_route(now, request, peer),
+            Some(Pending::Proxy(peer)) => self.cancel_proxy(now, request, peer),
             None => {
                 self.mesh_changed().cancel(request);
             }
@@ -519,23 +535,30 @@ impl Node {
             self.mesh.poll_timeout(),
             self.mapping.poll_timeout(),
             self.roaming.poll_timeout(),
+            self.relayed.poll_timeout(),
             self.dropped_due,
         ];
         own.into_iter().flatten().min()
     }
 }
 
-impl Engine for Node {
-    fn handle_datagram(&mut self, now: Instant, datagram: Datagram) {
-        self.now = now;
+impl Node {
+    /// Does with a datagram what its kind wants. One inside a relay frame comes here once more, as from its session's socket.
+    fn tell_apart(&mut self, now: Instant, datagram: Datagram) {
         let context = Context {
             source_is_gate_peer: false,
             gate_role_active: false,
             knows_connection_id: |_: &[u8]| self.transport.knows_connection_id(&datagram.contents),
         };
         match classify(&datagram.contents, context) {
-            Kind::OwnFrame(REQUEST_BYTE | RESPONSE_BYTE) => {
-                self.handle_probe(now, datagram.socket, datagram.source, &datagram.contents);
+            Kind::OwnFrame(REQUEST_BYTE | RESPONSE_BYTE) => match datagram.socket {
+                SocketName::Relay(number) => self.relayed_probe(now, number, &datagram.contents),
+                socket => self.handle_probe(now, socket, datagram.source, &datagram.contents),
+            },
+            Kind::OwnFrame(DATA_BYTE..=GONE_BYTE) if !matches!(datagram.socket, SocketName::Relay(_)) => {
+                if let Some(inside) = self.unwrap_frame(now, datagram) {
+                    self.tell_apart(now, inside);
+                }
             }
             Kind::QuicLong | Kind::QuicShort => {
                 if let Some(route) = self.route_for(now, &datagram) {
@@ -546,9 +569,31 @@ impl Engine for Node {
                 }
             }
             Kind::Stun if self.sample_answered(now, datagram.socket, datagram.source, &datagram.contents) => {}
+            // A forwarder passes on what the other side sends, no STUN.
+            Kind::Stun if matches!(datagram.socket, SocketName::Relay(_)) => self.dropped.unknown += 1,
             Kind::Stun => self.handle_stun(now, &datagram),
             Kind::OwnFrame(_) | Kind::Gate | Kind::GateRaw | Kind::Unknown => self.dropped.unknown += 1,
         }
+    }
+
+    /// What goes to a path: through a forwarder in frames.
+    fn along(&mut self, path: Path, transmit: Transmit, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        let transmit = Transmit {
+            socket: path.socket,
+            destination: path.address,
+            ..transmit
+        };
+        match path.socket {
+            SocketName::Relay(number) => self.wrap_for(number, transmit, buffer),
+            _ => Some(transmit),
+        }
+    }
+}
+
+impl Engine for Node {
+    fn handle_datagram(&mut self, now: Instant, datagram: Datagram) {
+        self.now = now;
+        self.tell_apart(now, datagram);
         self.settle(now);
     }
 
@@ -564,6 +609,7 @@ impl Engine for Node {
             self.connections_timeout(now);
             self.dropped_timeout(now);
             self.roaming_timeout(now);
+            self.relayed_timeout(now);
             self.paths.sweep(now);
             self.mapping_timeout(now);
             self.close_unused_sockets();
@@ -579,6 +625,9 @@ impl Engine for Node {
         if let Some(queued) = self.attempts.queue.pop_front() {
             return Some(queued.write(buffer));
         }
+        if let Some(transmit) = self.next_relay_frame(buffer) {
+            return Some(transmit);
+        }
         if let Some((socket, destination)) = self.nat.poll_request(buffer) {
             return Some(Transmit {
                 socket,
@@ -591,15 +640,18 @@ impl Engine for Node {
         }
         loop {
             while let Some((address, ecn, segment_size)) = self.transport.poll_transmit(now, buffer) {
-                if let Some(path) = self.paths.best(address) {
-                    return Some(Transmit {
+                if let Some(path) = self.paths.best(address).copied() {
+                    let transmit = Transmit {
                         socket: path.socket,
                         destination: path.address,
                         ecn,
                         size: buffer.len(),
                         segment_size,
                         time_to_live: None,
-                    });
+                    };
+                    if let Some(transmit) = self.along(path, transmit, buffer) {
+                        return Some(transmit);
+                    }
                 }
                 self.dropped.unroutable += 1;
                 buffer.clear();
@@ -613,7 +665,11 @@ impl Engine for Node {
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
-        if self.transmit_wanted || !self.attempts.queue.is_empty() || self.nat.has_requests() {
+        if self.transmit_wanted
+            || !self.attempts.queue.is_empty()
+            || self.relayed.has_frames()
+            || self.nat.has_requests()
+        {
             return Some(self.now);
         }
         if self.timers_changed {

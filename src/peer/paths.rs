@@ -267,6 +267,22 @@ impl Paths {
             .map(|path| (address, path))
     }
 
+    /// The route of the opened way to a peer, whatever its paths are worth.
+    pub fn opened_route(&self, peer: Guid) -> Option<SyntheticAddress> {
+        self.opened.get(&peer).copied()
+    }
+
+    /// Takes a path away from a route. True if the route's best path is another one now.
+    pub fn take(&mut self, address: SyntheticAddress, source: (SocketName, SocketAddr)) -> bool {
+        let before = self.best(address).map(|best| (best.socket, best.address));
+        if self.by_source.get(&source) == Some(&address) {
+            self.by_source.remove(&source);
+        }
+        self.drop_path(address, source);
+        let after = self.best(address).map(|best| (best.socket, best.address));
+        after.is_some() && before != after
+    }
+
     /// Forgets the opened way to a peer; what links it carries stay.
     pub fn close(&mut self, now: Instant, peer: Guid) {
         if let Some(address) = self.opened.remove(&peer)

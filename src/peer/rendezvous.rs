@@ -495,6 +495,13 @@ impl Node {
                 candidates,
             } => self.introduction_updated(now, introduction, (facts, own_facts, permit), candidates),
             FromServer::Forecast { introduction, forecast } => self.forecast_received(now, introduction, forecast),
+            FromServer::Relays(introduction) => self.relays_introduced(now, introduction),
+            FromServer::RelayFailed {
+                request, code, text, ..
+            } => {
+                let code = Code::from_number(code).unwrap_or(Code::Refused);
+                self.relay_failed(now, request, code, text);
+            }
         }
     }
 
@@ -641,6 +648,7 @@ impl Node {
             candidates: self.candidates(),
             facts: self.nat.report.facts,
             proofs: self.nat.proofs(),
+            relay_policy: self.relay_policy,
         };
         self.send_to_server(&update);
     }

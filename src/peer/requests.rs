@@ -25,6 +25,10 @@ pub enum Pending {
     MapPort,
     /// The report.
     Report,
+    /// A way to that peer through another player.
+    Route(Guid),
+    /// A way to that peer through a proxy server.
+    Proxy(Guid),
 }
 
 /// The table. As large as what the game asked for and has not got yet.

@@ -12,6 +12,7 @@
 //! | `permits` | who may open many sockets or probe many ports |
 //! | `cookies` | proof that a node receives at an address |
 //! | `candidates` | which of a node's addresses another node is told |
+//! | `relays` | the server's own relay, and offers of relays |
 //! | `reflector` | STUN |
 //! | `limits` | how much one key, address and network may ask; all numbers |
 //! | `scope` | what kind of network an address belongs to |
@@ -30,6 +31,7 @@ mod limits;
 mod permits;
 mod reflector;
 mod registry;
+mod relays;
 pub(crate) mod scope;
 mod sessions;
 mod updates;
@@ -43,15 +45,18 @@ use rand::{Rng, SeedableRng};
 
 use crate::codes::Code;
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
+use crate::relay::RelayLimits;
 use crate::transport::identity::Identity;
 use crate::transport::{LinkKind, Origin, SyntheticAddress, Transport, TransportConfig};
 use crate::wire::classify::{Context, Kind, classify};
+use crate::wire::relay::{BIND_BYTE, DATA_BYTE};
 use addresses::AddressTable;
 use cookies::Cookies;
 use introductions::Introductions;
 use limits::NodeLimits;
 use reflector::{Outcome, Reflector};
 use registry::Registry;
+use relays::Relays;
 use sessions::Sessions;
 
 /// Silence after which a node is forgotten. Nodes keep their NAT's mapping alive several times in that time; most ask
@@ -96,6 +101,10 @@ pub struct ServerConfig {
     pub sockets: Vec<ServerSocket>,
     /// Most registered nodes.
     pub max_nodes: usize,
+    /// What its relay takes on; `None`: it relays for nobody.
+    pub relay: Option<RelayLimits>,
+    /// The present moment in milliseconds since 1970: what tickets' expiry is told in.
+    pub wall_clock: u64,
 }
 
 /// Figures of a server, for logs, metrics and tests.
@@ -137,6 +146,7 @@ pub struct Server {
     introductions: Introductions,
     reflector: Reflector,
     cookies: Cookies,
+    relays: Relays,
     registration_limits: NodeLimits,
     open_nat_limits: NodeLimits,
     counters: ServerCounters,
@@ -152,7 +162,7 @@ impl Server {
         let mut transport_seed = [0; 32];
         random.fill_bytes(&mut transport_seed);
         let transport = Transport::new(TransportConfig {
-            identity: config.identity,
+            identity: config.identity.clone(),
             seed: transport_seed,
             crypto: config.crypto,
             accepts: Some(LinkKind::Server),
@@ -160,12 +170,14 @@ impl Server {
             keep_alive: KEEP_ALIVE,
             max_links: config.max_nodes.saturating_add(MAX_UNREGISTERED),
         });
+        let relays = Relays::new(now, &config.identity, config.relay, config.wall_clock);
         let mut cookie_secret = [0; 32];
         random.fill_bytes(&mut cookie_secret);
         let cookies = Cookies::new(now, &cookie_secret);
         Self {
             reflector: Reflector::new(config.sockets.clone(), cookies.clone()),
             cookies,
+            relays,
             sockets: config.sockets,
             access_key: config.access_key,
             random,
@@ -255,6 +267,11 @@ impl Engine for Server {
                 self.handle_quic(now, datagram, kind);
                 self.handle_links(now);
             }
+            Kind::OwnFrame(BIND_BYTE | DATA_BYTE) => {
+                if !self.relays.handle(now, datagram) {
+                    self.counters.dropped += 1;
+                }
+            }
             Kind::OwnFrame(_) | Kind::Gate | Kind::GateRaw | Kind::Unknown => self.counters.dropped += 1,
         }
     }
@@ -263,11 +280,15 @@ impl Engine for Server {
         self.transport.handle_timeout(now);
         self.addresses.handle_timeout(now);
         self.introductions.handle_timeout(now);
+        self.relays.handle_timeout(now);
         self.close_silent(now);
         self.handle_links(now);
     }
 
     fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        if let Some(transmit) = self.relays.poll_transmit(buffer) {
+            return Some(transmit);
+        }
         if let Some(transmit) = self.reflector.poll_transmit(buffer) {
             return Some(transmit);
         }
@@ -296,6 +317,7 @@ impl Engine for Server {
             self.addresses.poll_timeout(),
             self.introductions.poll_timeout(),
             self.sessions.poll_timeout(),
+            self.relays.poll_timeout(),
         ];
         deadlines.into_iter().flatten().min()
     }

@@ -18,12 +18,13 @@ use super::introductions::{NotBegun, Notice, VALID_TIME};
 use super::limits::ControlBudget;
 use super::permits::permits;
 use super::registry::{Applicant, Node, Profile, Refusal};
+use super::relays::Pair;
 use super::{IDLE_TIMEOUT, Server};
 use crate::codes::Code;
 use crate::transport::identity::{Guid, PublicKey};
 use crate::transport::{CloseInfo, LinkEvent, LinkId, SyntheticAddress};
 use crate::wire::control::{
-    ACCESS_EXPORTER_LABEL, Consent, FromServer, Hello, MAX_STUN_ADDRESSES, RelayPolicy, ToServer,
+    ACCESS_EXPORTER_LABEL, Consent, FromServer, Hello, MAX_STUN_ADDRESSES, RelayPolicy, ToServer, Ways,
 };
 use crate::wire::introduction::Introduction;
 use crate::wire::{DecodeError, MAX_APP_ID, PROTOCOL_VERSION, peek_protocol};
@@ -266,6 +267,7 @@ impl Server {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             stun,
             idle_timeout_ms: IDLE_TIMEOUT.as_millis() as u32,
+            relays: Vec::new(),
         };
         self.tell(now, link, &welcome);
         Ok(())
@@ -288,6 +290,7 @@ impl Server {
                 candidates,
                 facts,
                 proofs,
+                relay_policy: _,
             }) => {
                 let profile = Profile {
                     consent,
@@ -302,8 +305,9 @@ impl Server {
                 request,
                 target,
                 first_flight,
+                ways,
             }) => {
-                self.open_nat(now, link, request, target, first_flight);
+                self.open_nat(now, link, (request, target), first_flight, ways);
             }
             Ok(ToServer::IntroductionReceived { introduction, accepted }) => {
                 self.introductions.received(link, introduction, accepted);
@@ -311,6 +315,7 @@ impl Server {
             Ok(ToServer::PunchEnded { introduction, path }) => self.introductions.ended(link, introduction, path != 0),
             Ok(ToServer::CancelOpenNat { request }) => self.introductions.cancel(link, request),
             Ok(ToServer::Forecast { introduction, forecast }) => self.forecast(now, link, introduction, forecast),
+            Ok(ToServer::RequestRelay { .. } | ToServer::RelayRoundTrips { .. }) => {}
             Ok(ToServer::Hello(_)) => self.close(now, link, (Code::ProtocolViolation, "a second Hello")),
             // A later version's; what it needs an answer to it would not send to this one.
             Err(DecodeError::UnknownType(_)) => {}
@@ -318,8 +323,15 @@ impl Server {
         }
     }
 
-    fn open_nat(&mut self, now: Instant, link: LinkId, request: u32, target: Guid, first_flight: Bytes) {
-        match self.introduce(now, link, request, target) {
+    fn open_nat(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        (request, target): (u32, Guid),
+        first_flight: Bytes,
+        ways: Ways,
+    ) {
+        match self.introduce(now, link, request, target, ways) {
             Ok((target_link, for_asker, mut for_target)) => {
                 self.counters.introductions += 1;
                 for_target.first_flight = first_flight;
@@ -353,6 +365,7 @@ impl Server {
         asker_link: LinkId,
         request: u32,
         guid: Guid,
+        ways: Ways,
     ) -> Result<(LinkId, Introduction, Introduction), Why> {
         let asker = self
             .registry
@@ -385,8 +398,20 @@ impl Server {
                 NotBegun::TargetBusy => (Code::RateLimited, "too many players are being introduced to the target"),
                 NotBegun::ServerBusy => (Code::RateLimited, "the server has too many introductions running"),
             })?;
-        let for_asker = introduction(id, secret, request, target, asker);
-        let for_target = introduction(id, secret, 0, asker, target);
+        let mut for_asker = introduction(id, secret, request, target, asker);
+        let mut for_target = introduction(id, secret, 0, asker, target);
+        let policies = [asker.relay_policy, target.relay_policy];
+        let pair = Pair {
+            asker: asker.guid,
+            target: target.guid,
+        };
+        if ways != Ways::Direct && !policies.contains(&RelayPolicy::Never) {
+            let random = |bytes: &mut [u8]| self.random.fill_bytes(bytes);
+            if let Some([of_asker, of_target]) = self.relays.offer(now, pair, random) {
+                for_asker.relays.push(of_asker);
+                for_target.relays.push(of_target);
+            }
+        }
         Ok((target_link, for_asker, for_target))
     }
 

@@ -13,6 +13,7 @@ use super::super::limits::OPEN_NAT_PER_KEY;
 use super::super::{ServerConfig, ServerSocket};
 use super::*;
 use crate::engine::{Datagram, Engine, SocketName};
+use crate::relay::RelayLimits;
 use crate::transport::identity::Identity;
 use crate::transport::{CloseReason, LinkKind, Transport, TransportConfig};
 use crate::wire::introduction::{Candidate, CandidateKind, NatFacts};
@@ -58,6 +59,8 @@ fn world_with(access_key: &str, max_nodes: usize) -> World {
             socket(SocketName::Listen(0), "198.51.100.1:61112", false),
         ],
         max_nodes,
+        relay: Some(RelayLimits::default()),
+        wall_clock: 0,
     };
     World {
         now,
@@ -147,6 +150,7 @@ impl World {
                 request,
                 target,
                 first_flight: Bytes::from_static(b"flight"),
+                ways: Ways::Any,
             },
         );
     }
@@ -555,6 +559,7 @@ fn who_is_not_there_not_willing_or_hidden_is_not_introduced() {
             request: 2,
             target: Guid(99),
             first_flight: Bytes::new(),
+            ways: Ways::Any,
         },
     );
     assert_eq!(world.failed(node), Code::TargetNotConnected);
@@ -569,6 +574,7 @@ fn consent_can_be_changed() {
         candidates: Vec::new(),
         facts: NatFacts::default(),
         proofs: Vec::new(),
+        relay_policy: RelayPolicy::Fallback,
     };
     world.say(target, nobody);
     world.ask(asker, 1, target);
@@ -636,6 +642,7 @@ fn a_node_may_not_ask_without_end() {
                 request,
                 target: Guid(99),
                 first_flight: Bytes::new(),
+                ways: Ways::Any,
             },
         );
         codes.push(world.failed(asker));

@@ -46,6 +46,7 @@ fn update(facts: NatFacts, proofs: Vec<AddressProof>) -> ToServer {
         candidates: Vec::new(),
         facts,
         proofs,
+        relay_policy: RelayPolicy::Fallback,
     }
 }
 

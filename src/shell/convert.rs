@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use super::record::EventRecord;
-use crate::codes::{Code, EventType, NatType};
+use crate::codes::{Code, EventType, NatType, PathKind};
+use crate::peer::api::relay::{ProxyOutcome, RelayEvent, RouterOutcome};
 use crate::peer::api::{Event, MeshEvent, NatOutcome, Reason};
 use crate::peer::nat;
 use crate::peer::report::words;
@@ -285,6 +286,7 @@ pub fn convert(event: &Event<'_>, time_us: u64, put: impl FnOnce(EventRecord, &[
             );
         }
         Event::Mesh(event) => mesh(event, record, put),
+        Event::Relay(event) => relay(event, record, put),
         Event::Notice { text } => put(record(EventType::Notice), &[], text),
     }
 }
@@ -384,6 +386,61 @@ fn mesh(event: &MeshEvent, record: impl Fn(EventType) -> EventRecord, put: impl 
                 &reason.text,
             );
         }
+    }
+}
+
+fn relay(event: &RelayEvent, record: impl Fn(EventType) -> EventRecord, put: impl FnOnce(EventRecord, &[u8], &str)) {
+    let text = event.reason().map_or("", |reason| reason.text.as_str());
+    let of = |kind, request: u32, peer: Guid| EventRecord {
+        request,
+        peer: peer.0,
+        code: event.reason().map_or(0, number),
+        ..record(kind)
+    };
+    let record = match event {
+        RelayEvent::RouterEstablished { request, peer, via } => EventRecord {
+            peer2: via.0,
+            path: PathKind::Routed.number(),
+            ..of(EventType::RouterForwardingEstablished, *request, *peer)
+        },
+        RelayEvent::RouterFailed {
+            request, peer, outcome, ..
+        } => of(router_failure(*outcome), *request, *peer),
+        RelayEvent::Rerouted { peer, via } => EventRecord {
+            peer2: via.0,
+            path: PathKind::Routed.number(),
+            ..of(EventType::RouterRerouted, 0, *peer)
+        },
+        RelayEvent::ProxySucceeded { request, peer, address } => EventRecord {
+            address: (*address).into(),
+            path: PathKind::Proxied.number(),
+            ..of(EventType::ProxyForwardingSucceeded, *request, *peer)
+        },
+        RelayEvent::ProxyFailed {
+            request, peer, outcome, ..
+        } => of(proxy_failure(*outcome), *request, *peer),
+        RelayEvent::ProxyNotified { peer, address } => EventRecord {
+            address: (*address).into(),
+            path: PathKind::Proxied.number(),
+            ..of(EventType::ProxyForwardingNotification, 0, *peer)
+        },
+    };
+    put(record, &[], text);
+}
+
+fn router_failure(outcome: RouterOutcome) -> EventType {
+    match outcome {
+        RouterOutcome::NoPath => EventType::RouterForwardingNoPath,
+        RouterOutcome::Failed => EventType::RouterForwardingFailed,
+    }
+}
+
+fn proxy_failure(outcome: ProxyOutcome) -> EventType {
+    match outcome {
+        ProxyOutcome::NoServersOnline => EventType::ProxyNoServersOnline,
+        ProxyOutcome::RecipientNotConnected => EventType::ProxyRecipientNotConnected,
+        ProxyOutcome::AllServersBusy => EventType::ProxyAllServersBusy,
+        ProxyOutcome::InProgress => EventType::ProxyInProgress,
     }
 }
 

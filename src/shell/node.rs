@@ -134,6 +134,7 @@ impl Node {
                 max_peers: options.max_peers as usize,
                 lost_peer_timeout: Duration::from_millis(options.lost_peer_timeout_ms.into()),
                 relay_policy: options.relay_policy,
+                router_max: options.router_max as usize,
                 accept_from: options.accept_from,
                 join_auto: !options.join_manual,
                 partial_mesh: options.partial_mesh,

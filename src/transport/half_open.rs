@@ -51,6 +51,7 @@ pub(super) fn stranger_address(key: &hmac::Key, socket: SocketName, source: Sock
         SocketName::Birthday(number) => (2, number.into()),
         SocketName::Tunnel(number) => (3, number),
         SocketName::Listen(number) => (4, number.into()),
+        SocketName::Relay(number) => (5, number),
     };
     context.update(&[kind]);
     context.update(&u32::to_be_bytes(number));

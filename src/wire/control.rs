@@ -5,23 +5,27 @@
 //! | node → server | | fields |
 //! |---|---|---|
 //! | 1 | Hello | u16 protocol, text app (1–64 bytes), 32 bytes access proof, u64 incarnation, u8 consent, 16 bytes session tag, u8 relay policy, candidates, facts, proofs |
-//! | 2 | Update | u8 consent, 16 bytes session tag, candidates, facts, proofs |
-//! | 3 | OpenNat | u32 request, guid target, byte string first flight (≤ 1400) |
+//! | 2 | Update | u8 consent, 16 bytes session tag, candidates, facts, proofs, u8 relay policy |
+//! | 3 | OpenNat | u32 request, guid target, byte string first flight (≤ 1400), u8 ways |
 //! | 4 | IntroductionReceived | u64 introduction, boolean accepted |
 //! | 5 | PunchEnded | u64 introduction, u8 path |
 //! | 6 | CancelOpenNat | u32 request |
 //! | 7 | Forecast | u64 introduction, forecast |
+//! | 8 | RequestRelay | u32 request, guid target, u32 idle time in ms, list (≤ 4) of 32-byte keys tried, boolean announced |
+//! | 9 | RelayRoundTrips | list (≤ 8) of records: 32 bytes key, u32 microseconds |
 //!
 //! | server → node | | fields |
 //! |---|---|---|
-//! | 1 | Welcome | address observed, text version, list (≤ 8) of addresses stun, u32 idle timeout in ms |
+//! | 1 | Welcome | address observed, text version, list (≤ 8) of addresses stun, u32 idle timeout in ms, list (≤ 8) of relays: records of 32 bytes key, optional address |
 //! | 2 | Introduction | record: [`super::introduction`] |
 //! | 3 | OpenNatFailed | u32 request, guid target, i32 code, text |
 //! | 4 | IntroductionEnded | u64 introduction, i32 code |
 //! | 5 | IntroductionUpdate | u64 introduction, facts (the other side's), facts (the receiver's), permit, candidates (the other side's) |
 //! | 6 | Forecast | u64 introduction, forecast |
+//! | 7 | Relays | record: a relay introduction, see [`super::introduction`] |
+//! | 8 | RelayFailed | u32 request, guid target, i32 code, text |
 //!
-//! Consent: 0 app, 1 session, 2 nobody. Relay policy: 0 fallback, 1 never, 2 only. Candidates, facts, permit and forecast as in
+//! Consent: 0 app, 1 session, 2 nobody. Relay policy: 0 fallback, 1 never, 2 only. Ways: 0 direct, 1 any, 2 relayed. Candidates, facts, permit and forecast as in
 //! [`super::introduction`]. Proofs: list (≤ 4) of records: address, 16 bytes cookie. Type and protocol of Hello stay where they are in every version ([`super::peek_protocol`]).
 //!
 //! [`Reader`]: super::Reader
@@ -31,9 +35,11 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::codec::{enum_codec, message_codec, struct_codec};
-use super::introduction::{BirthdayPermit, Candidate, Introduction, NatFacts, PortForecast};
+use super::introduction::{
+    BirthdayPermit, Candidate, Introduction, MAX_RELAYS, NatFacts, PortForecast, RelayIntroduction,
+};
 use super::{DecodeError, MAX_APP_ID, Reader, Writer};
-use crate::transport::identity::Guid;
+use crate::transport::identity::{Guid, PublicKey};
 
 /// Who a node lets itself be introduced to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -61,6 +67,41 @@ pub enum RelayPolicy {
     /// Only: the players never learn each other's addresses.
     Only = 2,
 }
+
+/// Which ways to a player are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum Ways {
+    /// A direct one or none: the call that opens NAT by itself. Relays are offered beside, where both sides' policies allow, for a
+    /// connection that is wished for meanwhile.
+    Direct = 0,
+    /// A connection: over a relay at once, and directly as soon as that works.
+    #[default]
+    Any = 1,
+    /// Over a relay only: no addresses are exchanged.
+    Relayed = 2,
+}
+
+/// A relay that a server knows, for nodes to measure the way to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownRelay {
+    /// Its key, which names it.
+    pub key: PublicKey,
+    /// Where it answers STUN. `None`: it is the server itself.
+    pub address: Option<SocketAddr>,
+}
+
+/// What a node measured of the way to a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayRoundTrip {
+    /// Which.
+    pub key: PublicKey,
+    /// Round trip in microseconds.
+    pub microseconds: u32,
+}
+
+/// Most relays that a server names for measuring.
+pub const MAX_KNOWN_RELAYS: usize = 8;
 
 /// The first message of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +161,8 @@ pub enum ToServer {
         facts: NatFacts,
         /// Addresses at which the server saw the node beside that of the session. At most [`MAX_PROOFS`].
         proofs: Vec<AddressProof>,
+        /// The node's relay policy now: its own, and that of the session that it is in.
+        relay_policy: RelayPolicy,
     },
     /// Introduce me to `target`.
     OpenNat {
@@ -129,6 +172,8 @@ pub enum ToServer {
         target: Guid,
         /// The first QUIC flight for the target; may be empty.
         first_flight: Bytes,
+        /// Which ways.
+        ways: Ways,
     },
     /// An introduction arrived (or is refused): the target reacts.
     IntroductionReceived {
@@ -156,6 +201,25 @@ pub enum ToServer {
         /// Where.
         forecast: PortForecast,
     },
+    /// Offer this node and `target` a relay: the game asked for one, the last ticket is about to expire, or the relays `tried` are silent or
+    /// have no room. Answered by [`FromServer::Relays`] at both sides, or [`FromServer::RelayFailed`].
+    RequestRelay {
+        /// The node's number for this request, echoed in the answer; not 0.
+        request: u32,
+        /// With whom.
+        target: Guid,
+        /// Milliseconds of silence after which the relay may forget the pair; 0: the server's choice.
+        idle_ms: u32,
+        /// Relays that did not work. At most [`MAX_RELAYS`].
+        tried: Vec<PublicKey>,
+        /// The game asked for it by name.
+        announced: bool,
+    },
+    /// How far the relays are that [`FromServer::Welcome`] named. Replaces what was said before.
+    RelayRoundTrips {
+        /// At most [`MAX_KNOWN_RELAYS`].
+        round_trips: Vec<RelayRoundTrip>,
+    },
 }
 
 /// Server to node.
@@ -174,6 +238,8 @@ pub enum FromServer {
         stun: Vec<SocketAddr>,
         /// Milliseconds of silence after which the server forgets a node.
         idle_timeout_ms: u32,
+        /// Relays that the node may be offered. At most [`MAX_KNOWN_RELAYS`].
+        relays: Vec<KnownRelay>,
     },
     /// Open a path to that node.
     Introduction(Introduction),
@@ -215,6 +281,19 @@ pub enum FromServer {
         /// Where.
         forecast: PortForecast,
     },
+    /// Relays for a pair: the answer to [`ToServer::RequestRelay`], and what its other side hears.
+    Relays(RelayIntroduction),
+    /// There is no relay for that pair; `code` is a [`crate::codes::Code`] number.
+    RelayFailed {
+        /// The node's number.
+        request: u32,
+        /// Whom it was for.
+        target: Guid,
+        /// Why: TARGET_NOT_CONNECTED, FULL (all relays are), NOT_FOUND (there is none), POLICY, REFUSED, RATE_LIMITED …
+        code: i32,
+        /// Why, in words.
+        text: String,
+    },
 }
 
 /// Most further STUN addresses of a server: a second port and a second address of both families, and room for growth.
@@ -222,6 +301,16 @@ pub const MAX_STUN_ADDRESSES: usize = 8;
 
 enum_codec!(consent: Consent { 0 App, 1 Session, 2 Nobody });
 enum_codec!(relay_policy: RelayPolicy { 0 Fallback, 1 Never, 2 Only });
+enum_codec!(ways: Ways { 0 Direct, 1 Any, 2 Relayed });
+
+struct_codec!(KnownRelay {
+    key: key,
+    address: optional_address,
+});
+struct_codec!(RelayRoundTrip {
+    key: key,
+    microseconds: u32,
+});
 
 struct_codec!(Hello {
     protocol: u16,
@@ -243,21 +332,25 @@ struct_codec!(AddressProof {
 
 message_codec!(ToServer {
     1 Hello(hello);
-    2 Update { consent: consent, session_tag: array, candidates: candidates, facts: facts, proofs: proofs };
-    3 OpenNat { request: u32, target: guid, first_flight: first_flight };
+    2 Update { consent: consent, session_tag: array, candidates: candidates, facts: facts, proofs: proofs, relay_policy: relay_policy };
+    3 OpenNat { request: u32, target: guid, first_flight: first_flight, ways: ways };
     4 IntroductionReceived { introduction: u64, accepted: boolean };
     5 PunchEnded { introduction: u64, path: u8 };
     6 CancelOpenNat { request: u32 };
     7 Forecast { introduction: u64, forecast: forecast };
+    8 RequestRelay { request: u32, target: guid, idle_ms: u32, tried: relay_keys, announced: boolean };
+    9 RelayRoundTrips { round_trips: round_trips };
 });
 
 message_codec!(FromServer {
-    1 Welcome { observed: address, version: text, stun: stun_addresses, idle_timeout_ms: u32 };
+    1 Welcome { observed: address, version: text, stun: stun_addresses, idle_timeout_ms: u32, relays: known_relays };
     2 Introduction(introduction);
     3 OpenNatFailed { request: u32, target: guid, code: i32, text: text };
     4 IntroductionEnded { introduction: u64, code: i32 };
     5 IntroductionUpdate { introduction: u64, facts: facts, own_facts: facts, permit: permit, candidates: candidates };
     6 Forecast { introduction: u64, forecast: forecast };
+    7 Relays(relay_introduction);
+    8 RelayFailed { request: u32, target: guid, code: i32, text: text };
 });
 
 impl Writer<'_> {
@@ -284,6 +377,22 @@ impl Writer<'_> {
         self.list(addresses, MAX_STUN_ADDRESSES, |writer, address| writer.address(address));
     }
 
+    fn relay_keys(&mut self, keys: &[PublicKey]) {
+        self.list(keys, MAX_RELAYS, |writer, key| writer.key(key));
+    }
+
+    fn round_trips(&mut self, round_trips: &[RelayRoundTrip]) {
+        self.list(round_trips, MAX_KNOWN_RELAYS, |writer, round_trip| {
+            writer.record(|writer| round_trip.write_fields(writer))
+        });
+    }
+
+    fn known_relays(&mut self, relays: &[KnownRelay]) {
+        self.list(relays, MAX_KNOWN_RELAYS, |writer, relay| {
+            writer.record(|writer| relay.write_fields(writer))
+        });
+    }
+
     fn introduction(&mut self, introduction: &Introduction) {
         self.record(|writer| introduction.write_fields(writer));
     }
@@ -307,6 +416,22 @@ impl Reader<'_> {
 
     fn stun_addresses(&mut self) -> Result<Vec<SocketAddr>, DecodeError> {
         self.list(MAX_STUN_ADDRESSES, "STUN addresses", Reader::address)
+    }
+
+    fn relay_keys(&mut self) -> Result<Vec<PublicKey>, DecodeError> {
+        self.list(MAX_RELAYS, "relays tried", Reader::key)
+    }
+
+    fn round_trips(&mut self) -> Result<Vec<RelayRoundTrip>, DecodeError> {
+        self.list(MAX_KNOWN_RELAYS, "round trips", |reader| {
+            reader.record(RelayRoundTrip::read_fields)
+        })
+    }
+
+    fn known_relays(&mut self) -> Result<Vec<KnownRelay>, DecodeError> {
+        self.list(MAX_KNOWN_RELAYS, "relays", |reader| {
+            reader.record(KnownRelay::read_fields)
+        })
     }
 
     fn introduction(&mut self) -> Result<Introduction, DecodeError> {

@@ -11,7 +11,7 @@
 //! | optional address | own address as the server saw it |
 //! | facts | record, see below |
 //! | permit | record: u16 ports that may be probed, u16 sockets |
-//! | relays | list (≤ 4) of records: address, 32 bytes key, byte string ticket (≤ 128), u32 validity in ms |
+//! | relays | list (≤ 4) of relay offers: records |
 //! | byte string (≤ 1400) | first flight |
 //! | facts | the receiver's own, as the server knows them |
 //!
@@ -22,6 +22,27 @@
 //! | i16 | port step; 0 if not known |
 //! | u16, u16 | first and last port of the block, first ≤ last; 0 if not known |
 //!
+//! | relay offer | |
+//! |---|---|
+//! | optional address | of the relay; none: the server itself, wherever the receiver's session with it goes |
+//! | 32 bytes | the relay's key |
+//! | byte string (≤ 128) | ticket |
+//! | u32 | validity in ms |
+//! | u64 | session |
+//! | boolean | the receiver is the side that asked |
+//! | u8 | key number |
+//! | 32 bytes | the secret that the ticket grants to the receiver |
+//! | u32 | idle time in ms |
+//!
+//! | relay introduction | |
+//! |---|---|
+//! | u64 | id |
+//! | u32 | request; 0 at the side that did not ask |
+//! | 32 bytes | the other's key |
+//! | 32 bytes | secret that authenticates probes over the relay |
+//! | relays | as above |
+//! | boolean | announced: the asker's game asked for it |
+//!
 //! | forecast | |
 //! |---|---|
 //! | u8 | round |
@@ -31,6 +52,7 @@
 //!
 //! Addresses are not judged here: whoever is about to send to one checks that it may (never multicast, link-local, port 0 …).
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -92,17 +114,56 @@ pub struct BirthdayPermit {
     pub sockets: u16,
 }
 
-/// A relay that both sides may use at once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A relay that both sides may use at once. Every offer is a session of its own at the relay.
+#[derive(Clone, PartialEq, Eq)]
 pub struct RelayOffer {
-    /// The relay's address.
-    pub address: SocketAddr,
-    /// The relay's key.
+    /// The relay's address. `None`: the server's own relay, wherever the session with the server goes.
+    pub address: Option<SocketAddr>,
+    /// The relay's key, which names it.
     pub key: PublicKey,
     /// What to show to it, opaque to the nodes. At most [`MAX_TICKET`] bytes.
     pub ticket: Bytes,
     /// Milliseconds for which the ticket is good.
     pub valid_ms: u32,
+    /// The pair's session at the relay.
+    pub session: u64,
+    /// The receiver is the side that asked.
+    pub from_asker: bool,
+    /// Which of the session's keys the ticket grants.
+    pub key_number: u8,
+    /// What the ticket grants to the receiver: authenticates its frames.
+    pub secret: [u8; 32],
+    /// Milliseconds of silence after which the relay forgets the session.
+    pub idle_ms: u32,
+}
+
+impl fmt::Debug for RelayOffer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the secret and the ticket: this goes into logs of failing tests.
+        let mut shown = formatter.debug_struct("RelayOffer");
+        shown.field("address", &self.address).field("session", &self.session);
+        shown
+            .field("from_asker", &self.from_asker)
+            .field("valid_ms", &self.valid_ms);
+        shown.finish_non_exhaustive()
+    }
+}
+
+/// Relays for a pair, without an attempt to open a direct way: what the wish for a relay leads to, at both sides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayIntroduction {
+    /// Names it in the probes over the relay. Random.
+    pub id: u64,
+    /// The request of the side that asked; 0 at the other side.
+    pub request: u32,
+    /// The other node's key.
+    pub peer: PublicKey,
+    /// Authenticates the probes over the relay.
+    pub secret: [u8; 32],
+    /// The relays, the best first.
+    pub relays: Vec<RelayOffer>,
+    /// The asker's game asked for it by name: the other one's hears of it.
+    pub announced: bool,
 }
 
 /// Largest relay ticket in bytes.
@@ -202,10 +263,23 @@ struct_codec!(BirthdayPermit {
     sockets: u16
 });
 struct_codec!(RelayOffer {
-    address: address,
+    address: optional_address,
     key: key,
     ticket: ticket,
-    valid_ms: u32
+    valid_ms: u32,
+    session: u64,
+    from_asker: boolean,
+    key_number: u8,
+    secret: array,
+    idle_ms: u32,
+});
+struct_codec!(RelayIntroduction {
+    id: u64,
+    request: u32,
+    peer: key,
+    secret: array,
+    relays: relays,
+    announced: boolean,
 });
 
 enum_codec!(candidate_kind_number: CandidateKind { 1 Local, 2 Observed, 3 Mapped, 4 Manual });
@@ -296,6 +370,10 @@ impl Writer<'_> {
         self.record(|writer| permit.write_fields(writer));
     }
 
+    pub(super) fn relay_introduction(&mut self, introduction: &RelayIntroduction) {
+        self.record(|writer| introduction.write_fields(writer));
+    }
+
     fn relays(&mut self, relays: &[RelayOffer]) {
         self.list(relays, MAX_RELAYS, |writer, relay| {
             writer.record(|writer| relay.write_fields(writer))
@@ -340,6 +418,10 @@ impl Reader<'_> {
 
     pub(super) fn permit(&mut self) -> Result<BirthdayPermit, DecodeError> {
         self.record(BirthdayPermit::read_fields)
+    }
+
+    pub(super) fn relay_introduction(&mut self) -> Result<RelayIntroduction, DecodeError> {
+        self.record(RelayIntroduction::read_fields)
     }
 
     fn relays(&mut self) -> Result<Vec<RelayOffer>, DecodeError> {

@@ -159,6 +159,7 @@ fn options(arguments: &Arguments) -> Options {
         data: arguments.data.clone(),
         access_key: arguments.access_key.clone().unwrap_or_default(),
         max_nodes: arguments.max_nodes,
+        relay: arguments.relay != Some(Switch::Off),
     }
 }
 
@@ -194,7 +195,6 @@ fn warn_of_what_is_missing(arguments: &Arguments) {
             matches!(arguments.store, Some(Store::Redis(_))),
             "a shared store",
         ),
-        ("--relay", arguments.relay == Some(Switch::On), "a relay"),
         ("--tls-cert", arguments.tls_cert.is_some(), "certificates"),
         ("--tls-key", arguments.tls_key.is_some(), "certificates"),
         (

@@ -16,12 +16,13 @@ use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rand::TryRng;
 use rand::rngs::SysRng;
 
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
+use crate::relay::RelayLimits;
 use crate::server::{Server, ServerConfig, ServerCounters};
 use crate::shell::udp::{ReceiveBuffer, SendOutcome, UdpSocket};
 use crate::transport::identity::PublicKey;
@@ -58,6 +59,8 @@ pub struct Options {
     pub access_key: String,
     /// Most registered nodes.
     pub max_nodes: usize,
+    /// Relay for players who cannot connect directly.
+    pub relay: bool,
 }
 
 /// Why a server cannot start: one line for a person.
@@ -112,6 +115,8 @@ impl Shell {
                 access_key: options.access_key.clone(),
                 sockets: roles.iter().map(|role| role.socket).collect(),
                 max_nodes: options.max_nodes,
+                relay: options.relay.then(RelayLimits::default),
+                wall_clock: wall_clock(),
             },
         );
         Ok(Self {
@@ -282,6 +287,12 @@ impl Shell {
             "figures since the start"
         );
     }
+}
+
+/// Milliseconds since 1970. A clock that is wrong only makes tickets of before a restart void, or good for longer.
+fn wall_clock() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 /// The address that a datagram was sent to, if the server knows it by name and the socket stands for it.

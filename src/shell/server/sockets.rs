@@ -287,6 +287,7 @@ mod tests {
             data: None,
             access_key: String::new(),
             max_nodes: 1,
+            relay: true,
         };
         let bound = ["10.0.0.1:5", "10.0.0.2:5", "[fd00::1]:5"].map(|address| address.parse().unwrap());
         let told = |public: &[&str]| {

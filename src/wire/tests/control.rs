@@ -1,8 +1,10 @@
-use super::introduction::{SAMPLE_BYTES, any_forecast, any_introduction, largest, sample};
+use super::introduction::{SAMPLE_BYTES, any_forecast, any_introduction, any_relay_introduction, largest, sample};
 use super::*;
 use crate::wire::control::{
-    AddressProof, Consent, FromServer, Hello, MAX_PROOFS, MAX_STUN_ADDRESSES, RelayPolicy, ToServer,
+    AddressProof, Consent, FromServer, Hello, KnownRelay, MAX_KNOWN_RELAYS, MAX_PROOFS, MAX_STUN_ADDRESSES,
+    RelayPolicy, RelayRoundTrip, ToServer, Ways,
 };
+use crate::wire::introduction::MAX_RELAYS;
 use crate::wire::{MAX_APP_ID, MAX_CANDIDATES, MAX_CONTROL_MESSAGE, MAX_TEXT, PROTOCOL_VERSION, peek_protocol};
 
 fn hello() -> Hello {
@@ -54,16 +56,38 @@ fn golden_bytes_to_the_server() {
                 ..NatFacts::default()
             },
             proofs: Vec::new(),
+            relay_policy: RelayPolicy::Never,
         },
-        "02 | 02 | 00000000000000000000000000000000 | 0000 | 0008 08 08 0000 0000 0000 | 0000",
+        "02 | 02 | 00000000000000000000000000000000 | 0000 | 0008 08 08 0000 0000 0000 | 0000 | 01",
     );
     golden(
         ToServer::OpenNat {
             request: 7,
             target: Guid(0x0123_4567_89ab_cdef),
             first_flight: Bytes::from_static(b"abc"),
+            ways: Ways::Relayed,
         },
-        "03 | 00000007 | 0123456789abcdef | 000003 616263",
+        "03 | 00000007 | 0123456789abcdef | 000003 616263 | 02",
+    );
+    golden(
+        ToServer::RequestRelay {
+            request: 7,
+            target: Guid(0x0123_4567_89ab_cdef),
+            idle_ms: 30_000,
+            tried: vec![key(0x44)],
+            announced: true,
+        },
+        "08 | 00000007 | 0123456789abcdef | 00007530
+        | 0001 4444444444444444444444444444444444444444444444444444444444444444 | 01",
+    );
+    golden(
+        ToServer::RelayRoundTrips {
+            round_trips: vec![RelayRoundTrip {
+                key: key(0x44),
+                microseconds: 25_000,
+            }],
+        },
+        "09 | 0001 0024 4444444444444444444444444444444444444444444444444444444444444444 000061a8",
     );
     golden(
         ToServer::Forecast {
@@ -104,9 +128,23 @@ fn golden_bytes_from_the_server() {
             version: "0.1.0".to_owned(),
             stun: vec![address("192.0.2.2:61112"), address("[2001:db8::2]:61112")],
             idle_timeout_ms: 30_000,
+            relays: vec![KnownRelay {
+                key: key(0x44),
+                address: None,
+            }],
         },
         "01 | 04 1388 c0000201 | 0005 302e312e30
-        | 0002 04 eeb8 c0000202 06 eeb8 20010db8000000000000000000000002 | 00007530",
+        | 0002 04 eeb8 c0000202 06 eeb8 20010db8000000000000000000000002 | 00007530
+        | 0001 0021 4444444444444444444444444444444444444444444444444444444444444444 00",
+    );
+    golden(
+        FromServer::RelayFailed {
+            request: 7,
+            target: Guid(0x0123_4567_89ab_cdef),
+            code: -102,
+            text: "full".to_owned(),
+        },
+        "08 | 00000007 | 0123456789abcdef | ffffff9a | 0004 66756c6c",
     );
     golden(
         FromServer::IntroductionUpdate {
@@ -244,12 +282,24 @@ fn any_standing() -> impl Strategy<Value = (Consent, [u8; 16], Vec<Candidate>, N
     )
 }
 
-fn any_to_server() -> impl Strategy<Value = ToServer> {
-    let policy = prop_oneof![
+fn any_policy() -> impl Strategy<Value = RelayPolicy> {
+    prop_oneof![
         Just(RelayPolicy::Fallback),
         Just(RelayPolicy::Never),
         Just(RelayPolicy::Only)
-    ];
+    ]
+}
+
+fn any_ways() -> impl Strategy<Value = Ways> {
+    prop_oneof![Just(Ways::Direct), Just(Ways::Any), Just(Ways::Relayed)]
+}
+
+fn any_known_relay() -> impl Strategy<Value = KnownRelay> {
+    (any_key(), proptest::option::of(any_address())).prop_map(|(key, address)| KnownRelay { key, address })
+}
+
+fn any_to_server() -> impl Strategy<Value = ToServer> {
+    let policy = any_policy();
     let app = any_text(MAX_APP_ID - 4).prop_map(|text| format!("a{text}"));
     let hello = (
         any::<u16>(),
@@ -275,17 +325,39 @@ fn any_to_server() -> impl Strategy<Value = ToServer> {
                 proofs,
             })
         }),
-        any_standing().prop_map(|(consent, session_tag, candidates, facts, proofs)| ToServer::Update {
-            consent,
-            session_tag,
-            candidates,
-            facts,
-            proofs
+        (any_standing(), any_policy()).prop_map(|(standing, relay_policy)| {
+            let (consent, session_tag, candidates, facts, proofs) = standing;
+            ToServer::Update {
+                consent,
+                session_tag,
+                candidates,
+                facts,
+                proofs,
+                relay_policy,
+            }
         }),
-        (any::<u32>(), any_guid(), any_bytes(50)).prop_map(|(request, target, first_flight)| ToServer::OpenNat {
-            request,
-            target,
-            first_flight
+        (any::<u32>(), any_guid(), any_bytes(50), any_ways()).prop_map(|(request, target, first_flight, ways)| {
+            ToServer::OpenNat {
+                request,
+                target,
+                first_flight,
+                ways,
+            }
+        }),
+        (any::<(u32, u32, bool)>(), any_guid(), any_list(any_key(), MAX_RELAYS)).prop_map(
+            |((request, idle_ms, announced), target, tried)| ToServer::RequestRelay {
+                request,
+                target,
+                idle_ms,
+                tried,
+                announced
+            }
+        ),
+        any_list((any_key(), any::<u32>()), MAX_KNOWN_RELAYS).prop_map(|list| ToServer::RelayRoundTrips {
+            round_trips: list
+                .into_iter()
+                .map(|(key, microseconds)| RelayRoundTrip { key, microseconds })
+                .collect(),
         }),
         any::<(u64, bool)>()
             .prop_map(|(introduction, accepted)| ToServer::IntroductionReceived { introduction, accepted }),
@@ -302,14 +374,27 @@ fn any_from_server() -> impl Strategy<Value = FromServer> {
             any_address(),
             any_text(MAX_TEXT),
             any_list(any_address(), MAX_STUN_ADDRESSES),
-            any::<u32>()
+            any::<u32>(),
+            any_list(any_known_relay(), MAX_KNOWN_RELAYS)
         )
-            .prop_map(|(observed, version, stun, idle_timeout_ms)| FromServer::Welcome {
-                observed,
-                version,
-                stun,
-                idle_timeout_ms
-            }),
+            .prop_map(
+                |(observed, version, stun, idle_timeout_ms, relays)| FromServer::Welcome {
+                    observed,
+                    version,
+                    stun,
+                    idle_timeout_ms,
+                    relays
+                }
+            ),
+        any_relay_introduction().prop_map(FromServer::Relays),
+        (any::<u32>(), any_guid(), any::<i32>(), any_text(MAX_TEXT)).prop_map(|(request, target, code, text)| {
+            FromServer::RelayFailed {
+                request,
+                target,
+                code,
+                text,
+            }
+        }),
         any_introduction().prop_map(FromServer::Introduction),
         (any::<u32>(), any_guid(), any::<i32>(), any_text(MAX_TEXT)).prop_map(|(request, target, code, text)| {
             FromServer::OpenNatFailed {
@@ -353,7 +438,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_harmless(number in 0_u8..9, mut bytes in any_bytes(400).prop_map(Vec::from)) {
+    fn any_bytes_are_harmless(number in 0_u8..11, mut bytes in any_bytes(400).prop_map(Vec::from)) {
         bytes.insert(0, number);
         let _ = (ToServer::decode(&bytes), FromServer::decode(&bytes));
     }

@@ -1,5 +1,7 @@
 use super::*;
-use crate::wire::introduction::{Introduction, MAX_FIRST_FLIGHT, MAX_RELAYS, MAX_TICKET, RelayOffer};
+use crate::wire::introduction::{
+    Introduction, MAX_FIRST_FLIGHT, MAX_RELAYS, MAX_TICKET, RelayIntroduction, RelayOffer,
+};
 use crate::wire::{MAX_CANDIDATES, Reader, Writer};
 
 /// One of everything.
@@ -34,10 +36,15 @@ pub fn sample() -> Introduction {
             sockets: 64,
         },
         relays: vec![RelayOffer {
-            address: address("203.0.113.5:61111"),
+            address: Some(address("203.0.113.5:61111")),
             key: key(0x44),
             ticket: Bytes::from_static(&[0x55; 3]),
             valid_ms: 60_000,
+            session: 0x0708_090a_0b0c_0d0e,
+            from_asker: true,
+            key_number: 3,
+            secret: [0x77; 32],
+            idle_ms: 30_000,
         }],
         first_flight: Bytes::from_static(&[0x66; 2]),
         own_facts: NatFacts {
@@ -55,16 +62,22 @@ pub const SAMPLE_BYTES: &str = "0102030405060708 | 00000009
     | 04 1770 c6336407
     | 0008 e3 21 fffe 0400 07ff
     | 0004 0800 0040
-    | 0001 | 0031 04 eeb7 cb007105 4444444444444444444444444444444444444444444444444444444444444444 000003 555555 0000ea60
+    | 0001 | 0063 04 eeb7 cb007105 4444444444444444444444444444444444444444444444444444444444444444 000003 555555 0000ea60
+    0708090a0b0c0d0e 01 03 7777777777777777777777777777777777777777777777777777777777777777 00007530
     | 000002 6666 | 0008 08 08 0000 0000 0000";
 
 /// As large as an introduction gets.
 pub fn largest() -> Introduction {
     let relay = RelayOffer {
-        address: address("[2001:db8::5]:61111"),
+        address: Some(address("[2001:db8::5]:61111")),
         key: key(0x44),
         ticket: Bytes::from(vec![0x55; MAX_TICKET]),
         valid_ms: u32::MAX,
+        session: u64::MAX,
+        from_asker: true,
+        key_number: u8::MAX,
+        secret: [0x77; 32],
+        idle_ms: u32::MAX,
     };
     Introduction {
         candidates: vec![
@@ -80,20 +93,46 @@ pub fn largest() -> Introduction {
     }
 }
 
+fn any_relay_offer() -> impl Strategy<Value = RelayOffer> {
+    let address = proptest::option::of(any_address());
+    let rest = any::<(u32, u64, bool, u8, [u8; 32], u32)>();
+    (address, any_key(), any_bytes(MAX_TICKET), rest).prop_map(|(address, key, ticket, rest)| {
+        let (valid_ms, session, from_asker, key_number, secret, idle_ms) = rest;
+        RelayOffer {
+            address,
+            key,
+            ticket,
+            valid_ms,
+            session,
+            from_asker,
+            key_number,
+            secret,
+            idle_ms,
+        }
+    })
+}
+
+pub fn any_relay_introduction() -> impl Strategy<Value = RelayIntroduction> {
+    let head = (any::<(u64, u32, [u8; 32], bool)>(), any_key());
+    (head, any_list(any_relay_offer(), MAX_RELAYS)).prop_map(|(((id, request, secret, announced), peer), relays)| {
+        RelayIntroduction {
+            id,
+            request,
+            peer,
+            secret,
+            relays,
+            announced,
+        }
+    })
+}
+
 pub fn any_introduction() -> impl Strategy<Value = Introduction> {
-    let relay = (any_address(), any_key(), any_bytes(MAX_TICKET), any::<u32>());
-    let relay = relay.prop_map(|(address, key, ticket, valid_ms)| RelayOffer {
-        address,
-        key,
-        ticket,
-        valid_ms,
-    });
     (
         (any::<u64>(), any::<u32>(), any_key(), any::<[u8; 32]>(), any::<u32>()),
         any_list(any_candidate(), MAX_CANDIDATES),
         proptest::option::of(any_address()),
         (any_facts(), any_facts(), any_permit()),
-        any_list(relay, MAX_RELAYS),
+        any_list(any_relay_offer(), MAX_RELAYS),
         any_bytes(40),
     )
         .prop_map(

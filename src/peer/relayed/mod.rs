@@ -1,0 +1,578 @@
+//! This node's sessions at forwarders: the server's relay, proxy servers elsewhere, players that route.
+//!
+//! In: offers (with introductions, or from a routing player), relay frames, the time. Out: a virtual socket for each session
+//! ([`SocketName::Relay`]) with a path behind the player's route, bind frames and probes, wishes for another relay, the `PROXY_…` events.
+//!
+//! **A session is a socket.** Paths, links and QUIC treat what comes through a forwarder like what comes in at any other socket. Here the
+//! frames are put around datagrams and taken off. Frames within frames are dropped.
+//!
+//! **Order.** The ticket is shown, and data follows at once: the forwarder answers the one and passes the other on. So a connection over a
+//! relay takes no longer than its own handshake. A path of an offer counts as verified: the server, or the player that routes, made it for
+//! these two. One that fails is taken away, and the server is asked for the next relay.
+//!
+//! **Life.** A session is kept while its path is the best one of a connection (or of a dial), and [`SPARE_TIME`] beyond: a path that was left may
+//! be wanted back. A ticket in use is renewed when [`RENEW_PART`] of its time is left; so is one whose forwarder forgot the session.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `session` | one session: ticket, frames, probes |
+//! | `proxy` | the game's step-by-step call |
+
+mod proxy;
+mod session;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::Buf;
+use rand::Rng;
+use rustc_hash::FxHashMap;
+
+use super::Node;
+use super::api::relay::RelayCommand;
+use super::paths::{Owner, Path};
+use crate::codes::{Code, PathKind};
+use crate::engine::{Datagram, SocketName, Transmit};
+use crate::transport::SyntheticAddress;
+use crate::transport::identity::{Guid, PublicKey};
+use crate::wire::control::{RelayPolicy, ToServer};
+use crate::wire::introduction::{MAX_RELAYS, RelayIntroduction, RelayOffer};
+use crate::wire::probe::{REQUEST_BYTE, RESPONSE_BYTE};
+use crate::wire::relay::{BOUND_BYTE, Bound, DATA_BYTE, DATA_HEADER, DataHeader, GONE_BYTE, Gone};
+pub(super) use proxy::Proxies;
+pub(super) use session::{Between, Hop};
+use session::{News, Session};
+
+/// Sessions at a time: the largest session's members twice over, each with one that is being left.
+const MAX_SESSIONS: usize = 256;
+/// Frames of our own that wait for the socket; more than that and the oldest are dropped (all are repeated).
+const MAX_QUEUED: usize = 256;
+/// How long a session is kept that carries nothing: longer than a direct path takes to prove itself.
+const SPARE_TIME: Duration = Duration::from_secs(20);
+/// How long a path that was replaced by a newer session's stays open for what is under way.
+const RETIRE_TIME: Duration = Duration::from_secs(2);
+/// The part of a ticket's time that is left when another one is asked for, as a divisor: a quarter.
+const RENEW_PART: u32 = 4;
+/// Wishes for another relay for one player: not more often than this, so that two sides that fail do not keep the server busy.
+const WISH_INTERVAL: Duration = Duration::from_millis(500);
+/// How long an answer to such a wish is waited for.
+const WISH_TIME: Duration = Duration::from_secs(8);
+
+/// A wish for a relay that the server has not answered yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub peer: Guid,
+    pub deadline: Instant,
+}
+
+/// What is remembered of a player beside its sessions.
+#[derive(Debug, Default)]
+struct Tried {
+    /// Relays that did not work for the two, since the last that did.
+    keys: Vec<PublicKey>,
+    /// When the server was asked last.
+    asked: Option<Instant>,
+}
+
+/// All sessions.
+#[derive(Debug, Default)]
+pub(super) struct Relayed {
+    sessions: BTreeMap<u32, Entry>,
+    /// Looked up for each frame.
+    by_id: FxHashMap<u64, u32>,
+    next_number: u32,
+    queue: VecDeque<(u32, Vec<u8>)>,
+    tried: BTreeMap<Guid, Tried>,
+    asked: BTreeMap<u32, Asked>,
+    next_request: u32,
+    pub proxies: Proxies,
+    /// Frames of nobody, and forged ones.
+    pub dropped: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    session: Session,
+    /// Where frames go, as it was last known.
+    way: Option<(SocketName, SocketAddr)>,
+    route: SyntheticAddress,
+    /// When it last was of use.
+    used: Instant,
+    /// Another one took its place: when it goes.
+    retires: Option<Instant>,
+    renewing: bool,
+}
+
+impl Relayed {
+    fn enqueue(&mut self, number: u32, frame: Vec<u8>) {
+        if frame.is_empty() {
+            return;
+        }
+        if self.queue.len() >= MAX_QUEUED {
+            self.queue.pop_front();
+        }
+        self.queue.push_back((number, frame));
+    }
+
+    /// True if frames wait for the socket.
+    pub fn has_frames(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// When something is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let entries = self.sessions.values().flat_map(|entry| {
+            let renew = (!entry.renewing).then(|| entry.renew_at());
+            let ends = [Some(entry.used + SPARE_TIME), entry.retires, renew];
+            ends.into_iter().flatten().chain(entry.session.poll_timeout())
+        });
+        let asked = self.asked.values().map(|asked| asked.deadline);
+        entries.chain(asked).chain(self.proxies.poll_timeout()).min()
+    }
+
+    /// True if the node has a session with that player that is not being left.
+    pub fn has(&self, peer: Guid, kind: PathKind) -> bool {
+        self.of(peer).any(|(_, entry)| entry.session.kind == kind)
+    }
+
+    fn of(&self, peer: Guid) -> impl Iterator<Item = (u32, &Entry)> {
+        let of_peer = move |entry: &&Entry| entry.session.peer.guid() == peer && entry.retires.is_none();
+        self.sessions
+            .iter()
+            .filter(move |(_, entry)| of_peer(entry))
+            .map(|(number, entry)| (*number, entry))
+    }
+}
+
+impl Entry {
+    fn renew_at(&self) -> Instant {
+        let left = self.session.expires.saturating_duration_since(self.used);
+        self.session.expires - left / RENEW_PART
+    }
+}
+
+impl Node {
+    /// The game's call.
+    pub(super) fn relay_command(&mut self, now: Instant, command: RelayCommand) {
+        match command {
+            RelayCommand::Route { request, peer } => self.route(now, request, peer),
+            RelayCommand::Proxy { request, peer, idle } => self.proxy(now, request, peer, idle),
+            RelayCommand::SetPolicy(policy) => {
+                self.relay_policy = policy;
+                self.update_server();
+            }
+        }
+    }
+
+    /// Takes an offer up: shows the ticket, and puts a path behind the player's route. Returns the session's number; `None` if there are too
+    /// many, or no way to the forwarder.
+    pub(super) fn take_offer(
+        &mut self,
+        now: Instant,
+        between: &Between,
+        offer: RelayOffer,
+        (hop, kind): (Hop, PathKind),
+    ) -> Option<u32> {
+        if self.relayed.sessions.len() >= MAX_SESSIONS || self.relayed.by_id.contains_key(&offer.session) {
+            return None;
+        }
+        let way = self.way_of(hop)?;
+        let peer = between.peer.guid();
+        let number = self.relayed.next_number;
+        self.relayed.next_number = number.wrapping_add(1);
+        // The paths of older sessions of that kind with the same player are left in a moment.
+        for entry in self.relayed.sessions.values_mut() {
+            if entry.session.peer.guid() == peer && entry.session.kind == kind {
+                entry.retires.get_or_insert(now + RETIRE_TIME);
+            }
+        }
+        let session = Session::new(now, between, offer, (hop, way.1), kind);
+        let path = Path {
+            socket: SocketName::Relay(number),
+            address: way.1,
+            kind,
+            round_trip: None,
+            verified: true,
+        };
+        let route = self.route_for_peer(now, between.peer, path);
+        self.relayed.by_id.insert(session.id(), number);
+        let entry = Entry {
+            session,
+            way: Some(way),
+            route,
+            used: now,
+            retires: None,
+            renewing: false,
+        };
+        self.relayed.sessions.insert(number, entry);
+        self.timers_changed = true;
+        self.relayed_timeout(now);
+        Some(number)
+    }
+
+    /// Puts a path behind the route of a player: that of its link, of an opened way, or a new one.
+    fn route_for_peer(&mut self, now: Instant, peer: PublicKey, path: Path) -> SyntheticAddress {
+        let guid = peer.guid();
+        let known = self.link_address(guid).or_else(|| self.paths.opened_route(guid));
+        let route = match known {
+            Some(route) => {
+                self.add_path(now, guid, route, path);
+                route
+            }
+            None => {
+                let route = self.transport.new_address();
+                self.paths.insert(now, route, Owner::Peer(peer), path);
+                route
+            }
+        };
+        self.paths.open(guid, route, now + SPARE_TIME);
+        route
+    }
+
+    /// Where frames for that forwarder go. A router is reached directly, never through another forwarder.
+    fn way_of(&self, hop: Hop) -> Option<(SocketName, SocketAddr)> {
+        let route = match hop {
+            Hop::Address(address) => {
+                let socket = match address {
+                    SocketAddr::V4(_) => SocketName::Udp4,
+                    SocketAddr::V6(_) => SocketName::Udp6,
+                };
+                return self.has_socket(socket).then_some((socket, address));
+            }
+            Hop::ServerSession => self.server_address_of_session()?,
+            Hop::Player(router) => self.link_address(router)?,
+        };
+        let path = self.paths.best(route)?;
+        (!matches!(path.socket, SocketName::Relay(_))).then_some((path.socket, path.address))
+    }
+
+    /// The relays of an introduction. False if there is none that this node takes.
+    pub(super) fn relays_offered(&mut self, now: Instant, between: &Between, offers: Vec<RelayOffer>) -> bool {
+        if self.relay_policy == RelayPolicy::Never {
+            return false;
+        }
+        for offer in offers {
+            let hop = offer.address.map_or(Hop::ServerSession, Hop::Address);
+            if self.take_offer(now, between, offer, (hop, PathKind::Proxied)).is_some() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The server offers relays for a player, as either side wished.
+    pub(super) fn relays_introduced(&mut self, now: Instant, introduction: RelayIntroduction) {
+        let peer = introduction.peer.guid();
+        let asked = self.relayed.asked.remove(&introduction.request);
+        let wanted = asked.is_some_and(|asked| asked.peer == peer);
+        if !wanted && (introduction.request != 0 || !self.consents_to_relay(peer)) {
+            return;
+        }
+        let between = Between {
+            peer: introduction.peer,
+            introduction: introduction.id,
+            secret: introduction.secret,
+        };
+        let taken = self.relays_offered(now, &between, introduction.relays);
+        self.proxy_offered(now, (peer, introduction.request), introduction.announced, taken);
+        if taken {
+            self.way_opened(now, peer);
+        }
+    }
+
+    /// The server has no relay for a player.
+    pub(super) fn relay_failed(&mut self, now: Instant, request: u32, code: Code, text: String) {
+        if let Some(asked) = self.relayed.asked.remove(&request) {
+            for entry in self.relayed.sessions.values_mut() {
+                if entry.session.peer.guid() == asked.peer {
+                    entry.renewing = false;
+                }
+            }
+            self.proxy_refused(now, asked.peer, request, code, text);
+        }
+    }
+
+    /// Asks the server for a relay. Returns the number of the wish.
+    fn wish_for_relay(&mut self, now: Instant, peer: Guid, idle: Duration, announced: bool) -> Option<u32> {
+        if !self.server_is_up() {
+            return None;
+        }
+        self.relayed.next_request = self.relayed.next_request.wrapping_add(1).max(1);
+        let request = self.relayed.next_request;
+        let tried = self.relayed.tried.entry(peer).or_default();
+        tried.asked = Some(now);
+        let message = ToServer::RequestRelay {
+            request,
+            target: peer,
+            idle_ms: idle.as_millis().try_into().unwrap_or(u32::MAX),
+            tried: tried.keys.clone(),
+            announced,
+        };
+        let deadline = now + WISH_TIME;
+        self.relayed.asked.insert(request, Asked { peer, deadline });
+        self.send_to_server(&message);
+        self.hurry_server(now);
+        self.timers_changed = true;
+        Some(request)
+    }
+
+    /// Whether a relay for a player who asks for it is welcome.
+    fn consents_to_relay(&self, peer: Guid) -> bool {
+        self.link_address(peer).is_some() || self.consents_to(peer)
+    }
+
+    /// A relay frame. `Some`: the datagram inside, as from the session's socket.
+    pub(super) fn unwrap_frame(&mut self, now: Instant, mut datagram: Datagram) -> Option<Datagram> {
+        let frame = &datagram.contents[..];
+        match frame.first() {
+            Some(&DATA_BYTE) => {
+                let inside = DataHeader::decode(frame).ok().and_then(|(header, _)| {
+                    let number = *self.relayed.by_id.get(&header.session)?;
+                    let entry = self.relayed.sessions.get_mut(&number)?;
+                    entry.session.is_genuine(&header, frame).then(|| {
+                        entry.used = now;
+                        (SocketName::Relay(number), entry.session.label)
+                    })
+                });
+                let Some((socket, source)) = inside else {
+                    self.relayed.dropped += 1;
+                    return None;
+                };
+                datagram.contents.advance(DATA_HEADER);
+                return Some(Datagram {
+                    socket,
+                    source,
+                    ..datagram
+                });
+            }
+            Some(&BOUND_BYTE) => {
+                if let Ok(bound) = Bound::decode(frame) {
+                    let contents = datagram.contents.clone();
+                    self.with_session(now, bound.session, |session| session.bound(now, &bound, &contents));
+                }
+            }
+            Some(&GONE_BYTE) => {
+                if let Ok(gone) = Gone::decode(frame) {
+                    self.with_session(now, gone.session, |session| session.gone(now, &gone));
+                }
+            }
+            _ => self.relayed.dropped += 1,
+        }
+        None
+    }
+
+    fn with_session(&mut self, now: Instant, id: u64, act: impl FnOnce(&mut Session) -> News) {
+        let Some(number) = self.relayed.by_id.get(&id).copied() else {
+            self.relayed.dropped += 1;
+            return;
+        };
+        if let Some(entry) = self.relayed.sessions.get_mut(&number) {
+            let news = act(&mut entry.session);
+            self.relay_news(now, number, news);
+            self.relayed_timeout(now);
+        }
+    }
+
+    /// A probe that came through a forwarder.
+    pub(super) fn relayed_probe(&mut self, now: Instant, number: u32, contents: &[u8]) {
+        let Some(entry) = self.relayed.sessions.get_mut(&number) else {
+            return;
+        };
+        let mut answer = Vec::new();
+        let news = entry.session.probe(now, contents, &mut answer);
+        let asked_by_other = matches!(contents.first(), Some(&REQUEST_BYTE)) && !answer.is_empty();
+        debug_assert!(matches!(contents.first(), Some(&(REQUEST_BYTE | RESPONSE_BYTE))));
+        self.relayed.enqueue(number, answer);
+        if asked_by_other {
+            self.proxy_heard(number);
+        }
+        self.relay_news(now, number, news);
+    }
+
+    fn relay_news(&mut self, now: Instant, number: u32, news: News) {
+        self.timers_changed = true;
+        let Some(entry) = self.relayed.sessions.get(&number) else {
+            return;
+        };
+        let (peer, route, relay) = (entry.session.peer.guid(), entry.route, entry.session.relay);
+        match news {
+            News::Nothing => {}
+            News::Bound => {
+                self.relayed.tried.remove(&peer);
+            }
+            News::Proven => {
+                let path = self.path_of(number);
+                if let Some(path) = path {
+                    self.add_path(now, peer, route, path);
+                }
+                self.proxy_proven(now, number);
+            }
+            News::Forgotten => self.renew(now, number),
+            News::Failed(_) => {
+                let tried = self.relayed.tried.entry(peer).or_default();
+                if tried.keys.len() >= MAX_RELAYS {
+                    tried.keys.remove(0);
+                }
+                if !tried.keys.contains(&relay) {
+                    tried.keys.push(relay);
+                }
+                let recently = tried.asked.is_some_and(|asked| now < asked + WISH_INTERVAL);
+                let kind = entry.session.kind;
+                self.end_session(now, number);
+                if kind == PathKind::Proxied && !recently {
+                    self.wish_for_relay(now, peer, Duration::ZERO, false);
+                }
+                self.relay_session_failed(now, peer, kind);
+            }
+        }
+    }
+
+    fn path_of(&self, number: u32) -> Option<Path> {
+        let session = &self.relayed.sessions.get(&number)?.session;
+        Some(Path {
+            socket: SocketName::Relay(number),
+            address: session.label,
+            kind: session.kind,
+            round_trip: session.round_trip,
+            verified: true,
+        })
+    }
+
+    /// Asks for a fresh ticket for the two of that session.
+    fn renew(&mut self, now: Instant, number: u32) {
+        let Some(entry) = self.relayed.sessions.get_mut(&number) else {
+            return;
+        };
+        let (peer, kind) = (entry.session.peer.guid(), entry.session.kind);
+        // One side asks; the other hears of it.
+        if entry.renewing || !entry.session.is_asker() || kind != PathKind::Proxied {
+            return;
+        }
+        entry.renewing = true;
+        self.wish_for_relay(now, peer, Duration::ZERO, false);
+    }
+
+    /// Forgets a session, and takes its path away.
+    pub(super) fn end_session(&mut self, now: Instant, number: u32) {
+        let Some(entry) = self.relayed.sessions.remove(&number) else {
+            return;
+        };
+        self.relayed.by_id.remove(&entry.session.id());
+        self.relayed.queue.retain(|(queued, _)| *queued != number);
+        let source = (SocketName::Relay(number), entry.session.label);
+        self.take_path(now, entry.session.peer.guid(), entry.route, source);
+        self.timers_changed = true;
+    }
+
+    /// Sends what is due, ends what is not wanted any more.
+    pub(super) fn relayed_timeout(&mut self, now: Instant) {
+        let numbers: Vec<u32> = self.relayed.sessions.keys().copied().collect();
+        for number in numbers {
+            self.look_at_session(now, number);
+        }
+        let late: Vec<u32> = self
+            .relayed
+            .asked
+            .iter()
+            .filter(|(_, asked)| asked.deadline <= now)
+            .map(|(request, _)| *request)
+            .collect();
+        for request in late {
+            self.relay_failed(
+                now,
+                request,
+                Code::Timeout,
+                "the server did not answer in time".to_owned(),
+            );
+        }
+        self.proxies_timeout(now);
+    }
+
+    fn look_at_session(&mut self, now: Instant, number: u32) {
+        let (mut frame, random) = (Vec::new(), self.random.next_u64());
+        let Some(entry) = self.relayed.sessions.get_mut(&number) else {
+            return;
+        };
+        let in_use = self
+            .paths
+            .best(entry.route)
+            .is_some_and(|best| best.socket == SocketName::Relay(number));
+        let (peer, route) = (entry.session.peer.guid(), entry.route);
+        let wanted = in_use && (self.paths.is_in_use(route) || self.dial_waits_for(peer));
+        let Some(entry) = self.relayed.sessions.get_mut(&number) else {
+            return;
+        };
+        if wanted {
+            entry.used = now;
+        }
+        let over =
+            entry.retires.is_some_and(|at| at <= now) || entry.used + SPARE_TIME <= now || entry.session.expires <= now;
+        if over {
+            return self.end_session(now, number);
+        }
+        let renew = wanted && entry.retires.is_none() && !entry.renewing && entry.renew_at() <= now;
+        let news = entry.session.next_frame(now, || random, &mut frame);
+        self.relayed.enqueue(number, frame);
+        if news != News::Nothing {
+            self.relay_news(now, number, news);
+        }
+        if renew {
+            self.renew(now, number);
+        }
+    }
+
+    /// The next frame of our own.
+    pub(super) fn next_relay_frame(&mut self, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        while let Some((number, frame)) = self.relayed.queue.pop_front() {
+            let Some((socket, destination)) = self.way_of_session(number) else {
+                continue;
+            };
+            buffer.extend_from_slice(&frame);
+            return Some(Transmit {
+                socket,
+                destination,
+                ecn: None,
+                size: frame.len(),
+                segment_size: None,
+                time_to_live: None,
+            });
+        }
+        None
+    }
+
+    /// Where a session's frames go now.
+    fn way_of_session(&mut self, number: u32) -> Option<(SocketName, SocketAddr)> {
+        let hop = self.relayed.sessions.get(&number)?.session.hop;
+        let way = self.way_of(hop);
+        let entry = self.relayed.sessions.get_mut(&number)?;
+        if way.is_some() {
+            entry.way = way;
+        }
+        entry.way
+    }
+
+    /// Puts the frames of a session around what stands in `buffer`. `None`: there is no such session any more.
+    pub(super) fn wrap_for(&mut self, number: u32, transmit: Transmit, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        let (socket, destination) = self.way_of_session(number)?;
+        let entry = self.relayed.sessions.get_mut(&number)?;
+        self.wrapped.clear();
+        let segment_size = entry.session.wrap(buffer, transmit.segment_size, &mut self.wrapped);
+        std::mem::swap(buffer, &mut self.wrapped);
+        Some(Transmit {
+            socket,
+            destination,
+            size: buffer.len(),
+            segment_size,
+            ..transmit
+        })
+    }
+}
+
+/// What stands for "no address" in an event.
+pub(super) const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+impl Node {
+    /// A session failed and has been taken away.
+    fn relay_session_failed(&mut self, _now: Instant, _peer: Guid, _kind: PathKind) {}
+}
