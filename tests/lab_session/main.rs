@@ -8,6 +8,7 @@ mod messages;
 mod opening;
 mod outcomes;
 mod refusals;
+mod relay;
 mod replay;
 mod report;
 mod server;
