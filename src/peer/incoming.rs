@@ -76,6 +76,7 @@ impl Node {
         Origin {
             trusted: may_begin && matches!(self.paths.owner(route), Some(Owner::Peer(_))),
             ip: may_begin.then(|| datagram.source.ip()),
+            shared: self.paths.is_contested(datagram.socket, datagram.source),
         }
     }
 }

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::codes::PathKind;
 use crate::engine::SocketName;
@@ -81,6 +81,8 @@ struct Route {
 pub struct Paths {
     routes: FxHashMap<SyntheticAddress, Route>,
     by_source: FxHashMap<(SocketName, SocketAddr), SyntheticAddress>,
+    /// Sources that another route than the one that has them leads to as well. Packets from there may belong to either.
+    contested: FxHashSet<(SocketName, SocketAddr)>,
     /// Routes of peers that a punch opened, by guid.
     opened: BTreeMap<Guid, SyntheticAddress>,
     /// Oldest first; may name routes that are gone or known by now.
@@ -94,6 +96,12 @@ impl Paths {
     #[inline]
     pub fn route_from(&self, socket: SocketName, source: SocketAddr) -> Option<SyntheticAddress> {
         self.by_source.get(&(socket, source)).copied()
+    }
+
+    /// True if packets from there may belong to another route than [`route_from`](Self::route_from) says.
+    #[inline]
+    pub fn is_contested(&self, socket: SocketName, source: SocketAddr) -> bool {
+        !self.contested.is_empty() && self.contested.contains(&(socket, source))
     }
 
     /// A datagram of the connection came over that route.
@@ -173,6 +181,7 @@ impl Paths {
     pub fn add(&mut self, address: SyntheticAddress, path: Path) -> bool {
         let source = (path.socket, path.address);
         if self.is_held(address, source, path.verified) {
+            self.contested.insert(source);
             return false;
         }
         if let Some(previous) = self.by_source.insert(source, address)
@@ -316,6 +325,7 @@ impl Paths {
             let source = (path.socket, path.address);
             if self.by_source.get(&source) == Some(&address) {
                 self.by_source.remove(&source);
+                self.contested.remove(&source);
             }
         }
         if let Owner::Peer(key) = route.owner

@@ -241,6 +241,7 @@ impl Server {
                 let origin = Origin {
                     trusted: false,
                     ip: Some(datagram.source.ip()),
+                    shared: false,
                 };
                 self.transport
                     .handle_datagram_from(now, address, origin, datagram.ecn, datagram.contents);

@@ -287,6 +287,7 @@ impl Transport {
         }
         self.scratch.clear();
         let is_handshake = first & LONG_PACKET_TYPE == HANDSHAKE_PACKET;
+        let copy = origin.shared.then(|| contents.clone());
         let event = self
             .endpoint
             .handle(now, socket_address(address), None, ecn, contents, &mut self.scratch);
@@ -295,6 +296,14 @@ impl Transport {
                 let Some(slot) = self.slot_of_handle(handle) else {
                     return;
                 };
+                let own = self.links[slot as usize].as_ref().map(|link| link.address);
+                if let (Some(own), Some(copy)) = (own.filter(|own| *own != address), copy) {
+                    let origin = Origin {
+                        shared: false,
+                        ..origin
+                    };
+                    return self.handle_datagram_from(now, own, origin, ecn, copy);
+                }
                 if let Some(link) = &mut self.links[slot as usize] {
                     if link.address == address {
                         link.note_received(now, size);

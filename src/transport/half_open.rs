@@ -74,6 +74,9 @@ pub struct Origin {
     pub trusted: bool,
     /// The source's address; `None`: no limit by network.
     pub ip: Option<IpAddr>,
+    /// Several synthetic addresses lead to that source: a datagram of a connection with another of them counts for it. (Who sent it is proven
+    /// by its encryption.)
+    pub shared: bool,
 }
 
 /// An IPv4 /24 or an IPv6 /56.

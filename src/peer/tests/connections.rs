@@ -216,7 +216,8 @@ fn the_last_messages_come_before_the_end_even_when_there_was_no_room() {
     assert!(connection_story(&mut scenario, 1, first).is_empty());
     // It calls again before the game has read the end of the first connection.
     let request = connect(&mut scenario, 0, Some(second), None);
-    assert!(matches!(scenario.outcome(0, request), OwnedEvent::Connected { .. }));
+    let outcome = scenario.outcome(0, request);
+    assert!(matches!(outcome, OwnedEvent::Connected { .. }), "{outcome:?}");
     scenario
         .lab
         .send(scenario.nodes[0], second, 0, SendMode::ReliableOrdered, b"first words")

@@ -20,6 +20,7 @@ fn origin(source: SocketAddr) -> Origin {
     Origin {
         trusted: false,
         ip: Some(source.ip()),
+        shared: false,
     }
 }
 
@@ -222,6 +223,7 @@ fn an_introduced_peer_is_accepted_at_once_during_a_flood_and_beyond_max_links() 
         let trusted = Origin {
             trusted: true,
             ip: Some(source(0).ip()),
+            shared: false,
         };
         let mut client = Transport::new(config(3, None));
         for _ in 0..2 * MAX_TRUSTED_OF_ADDRESS {

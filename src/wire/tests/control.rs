@@ -176,7 +176,7 @@ fn golden_bytes_from_the_server() {
     );
     golden(
         FromServer::Introduction(sample()),
-        &format!("02 | 00cd | {SAMPLE_BYTES}"),
+        &format!("02 | 00fb | {SAMPLE_BYTES}"),
     );
     golden(
         FromServer::OpenNatFailed {
