@@ -41,7 +41,9 @@ fn failure_at_target(scenario: &mut Scenario, player: usize, peer: Guid) -> (Nat
 
 /// Two connected players whose packets do not reach each other.
 fn apart(seed: u64) -> Scenario {
-    let mut scenario = pair(seed, RouterKind::PortRestricted, RouterKind::Open).build();
+    let mut scenario = pair(seed, RouterKind::PortRestricted, RouterKind::Open)
+        .configure_nodes(|_, config| config.relay_policy = RelayPolicy::Never)
+        .build();
     scenario.connect_all();
     scenario
         .lab
