@@ -11,17 +11,7 @@
 //!
 //! What is not known gives no permit: it would cost both sides' routers thousands of packets on a guess.
 
-use crate::wire::introduction::{BirthdayPermit, NatFacts};
-
-/// Distinct ports that the prober may try: with 256 sockets over the full range of ports 99.9 % of attempts hit within 1,715.
-pub const PROBE_PORTS: u16 = 2_048;
-/// Sockets of the opener: with these the prober needs 577 ports on average nine times in ten, 2.9 s at 200 a second.
-pub const SOCKETS: u16 = 256;
-/// Sockets of an opener behind a carrier's router: those allow a household a few hundred mappings in all.
-pub const CARRIER_SOCKETS: u16 = 64;
-/// A block of ports narrower than this is a carrier's: households share the ports of one address there. RFC 7422 speaks of blocks
-/// of hundreds to thousands; a home's router draws from 16,384 (the range of dynamic ports) or more.
-pub const CARRIER_BLOCK: u32 = 16_384;
+use crate::wire::introduction::{BIRTHDAY_PORTS, BirthdayPermit, NatFacts, birthday_sockets};
 
 /// What `one` and `other` may do to reach each other.
 pub fn permits(one: &NatFacts, other: &NatFacts) -> (BirthdayPermit, BirthdayPermit) {
@@ -56,18 +46,15 @@ fn probes(facts: &NatFacts) -> bool {
 }
 
 fn opener(facts: &NatFacts) -> BirthdayPermit {
-    let carrier = facts
-        .port_block
-        .is_some_and(|(first, last)| u32::from(last.saturating_sub(first)) + 1 < CARRIER_BLOCK);
     BirthdayPermit {
         probe_ports: 0,
-        sockets: if carrier { CARRIER_SOCKETS } else { SOCKETS },
+        sockets: birthday_sockets(facts.port_block),
     }
 }
 
 fn prober() -> BirthdayPermit {
     BirthdayPermit {
-        probe_ports: PROBE_PORTS,
+        probe_ports: BIRTHDAY_PORTS,
         sockets: 0,
     }
 }
@@ -75,6 +62,7 @@ fn prober() -> BirthdayPermit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::introduction::{BIRTHDAY_SOCKETS, BIRTHDAY_SOCKETS_OF_CARRIER};
 
     fn facts(varies: bool, by_address: bool, by_port: bool, preserves: bool) -> NatFacts {
         NatFacts {
@@ -116,10 +104,10 @@ mod tests {
             for other in CLASSES {
                 // (ports, sockets) of the first and of the second.
                 let expected = match (one, other) {
-                    ("P" | "Sp", "Sr") => ((PROBE_PORTS, 0), (0, SOCKETS)),
-                    ("P" | "Sp", "Sb") => ((PROBE_PORTS, 0), (0, CARRIER_SOCKETS)),
-                    ("Sr", "P" | "Sp") => ((0, SOCKETS), (PROBE_PORTS, 0)),
-                    ("Sb", "P" | "Sp") => ((0, CARRIER_SOCKETS), (PROBE_PORTS, 0)),
+                    ("P" | "Sp", "Sr") => ((BIRTHDAY_PORTS, 0), (0, BIRTHDAY_SOCKETS)),
+                    ("P" | "Sp", "Sb") => ((BIRTHDAY_PORTS, 0), (0, BIRTHDAY_SOCKETS_OF_CARRIER)),
+                    ("Sr", "P" | "Sp") => ((0, BIRTHDAY_SOCKETS), (BIRTHDAY_PORTS, 0)),
+                    ("Sb", "P" | "Sp") => ((0, BIRTHDAY_SOCKETS_OF_CARRIER), (BIRTHDAY_PORTS, 0)),
                     _ => ((0, 0), (0, 0)),
                 };
                 let (left, right) = permits(&class(one), &class(other));
@@ -137,7 +125,7 @@ mod tests {
             ..facts
         };
         let (left, right) = permits(&half(class("P")), &half(class("Sr")));
-        assert_eq!((left.probe_ports, right.sockets), (PROBE_PORTS, SOCKETS));
+        assert_eq!((left.probe_ports, right.sockets), (BIRTHDAY_PORTS, BIRTHDAY_SOCKETS));
     }
 
     #[test]
@@ -164,10 +152,10 @@ mod tests {
             };
             permits(&opener, &class("P")).0.sockets
         };
-        assert_eq!(with(1_024, 65_535), SOCKETS);
-        assert_eq!(with(49_152, 65_535), SOCKETS);
-        assert_eq!(with(49_153, 65_535), CARRIER_SOCKETS);
+        assert_eq!(with(1_024, 65_535), BIRTHDAY_SOCKETS);
+        assert_eq!(with(49_152, 65_535), BIRTHDAY_SOCKETS);
+        assert_eq!(with(49_153, 65_535), BIRTHDAY_SOCKETS_OF_CARRIER);
         // The wire does not carry a block that ends before it begins; it must not be trusted for that.
-        assert_eq!(with(9, 3), CARRIER_SOCKETS);
+        assert_eq!(with(9, 3), BIRTHDAY_SOCKETS_OF_CARRIER);
     }
 }

@@ -2,10 +2,9 @@
 
 use super::super::super::cookies::SLOT;
 use super::super::super::introductions::{MAX_FORECASTS, MAX_UPDATES};
-use super::super::super::permits::{PROBE_PORTS, SOCKETS};
 use super::*;
 use crate::wire::control::AddressProof;
-use crate::wire::introduction::{BirthdayPermit, PortForecast};
+use crate::wire::introduction::{BIRTHDAY_PORTS, BIRTHDAY_SOCKETS, BirthdayPermit, PortForecast};
 use crate::wire::stun::{Cookie, Request, Response};
 
 const STABLE: NatFacts = NatFacts {
@@ -27,12 +26,12 @@ const RANDOM: NatFacts = NatFacts {
 };
 
 const PROBER: BirthdayPermit = BirthdayPermit {
-    probe_ports: PROBE_PORTS,
+    probe_ports: BIRTHDAY_PORTS,
     sockets: 0,
 };
 const OPENER: BirthdayPermit = BirthdayPermit {
     probe_ports: 0,
-    sockets: SOCKETS,
+    sockets: BIRTHDAY_SOCKETS,
 };
 
 fn knowing(facts: NatFacts) -> Hello {

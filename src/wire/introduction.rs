@@ -114,6 +114,32 @@ pub struct BirthdayPermit {
     pub sockets: u16,
 }
 
+/// Most distinct ports of a [`BirthdayPermit`]: with [`BIRTHDAY_SOCKETS`] at the other side, anywhere among 64,512 ports, 99.9 of 100
+/// attempts hit within 1,715, and 99.97 within these.
+pub const BIRTHDAY_PORTS: u16 = 2_048;
+/// Most sockets of a [`BirthdayPermit`]: with these nine attempts in ten hit within 577 ports, 2.3 s at 250 a second.
+pub const BIRTHDAY_SOCKETS: u16 = 256;
+/// The same behind what looks like a carrier's NAT: those allow a household a few hundred to a few thousand mappings, for all it does.
+pub const BIRTHDAY_SOCKETS_OF_CARRIER: u16 = 64;
+/// A block of fewer ports than this is a carrier's: households share the ports of one address there, in blocks of hundreds to thousands
+/// (RFC 7422). A home's router draws from 16,384 (the range of dynamic ports: 49,152 to 65,535) or more.
+const SMALLEST_BLOCK_OF_HOME: u32 = 16_384;
+
+/// Whether a router that gives ports from this block (first, last) looks like a carrier's. A block that ends before it begins does, to
+/// be careful: the wire does not carry one.
+pub fn is_suspected_carriers((first, last): (u16, u16)) -> bool {
+    u32::from(last.saturating_sub(first)) + 1 < SMALLEST_BLOCK_OF_HOME
+}
+
+/// Sockets that the side may open whose router gives ports from that block, if from a known one.
+pub fn birthday_sockets(block: Option<(u16, u16)>) -> u16 {
+    if block.is_some_and(is_suspected_carriers) {
+        BIRTHDAY_SOCKETS_OF_CARRIER
+    } else {
+        BIRTHDAY_SOCKETS
+    }
+}
+
 /// A relay that both sides may use at once. Every offer is a session of its own at the relay.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RelayOffer {
@@ -430,5 +456,29 @@ impl Reader<'_> {
 
     fn ticket(&mut self) -> Result<Bytes, DecodeError> {
         self.owned_bytes(MAX_TICKET, "ticket")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_narrower_than_the_range_of_dynamic_ports_is_a_carriers() {
+        for (first, last, suspected) in [
+            (1_024, 65_535, false),
+            (49_152, 65_535, false),
+            (49_153, 65_535, true),
+            (0, 16_383, false),
+            (0, 16_382, true),
+            (30_000, 32_047, true),
+            (7, 7, true),
+            (9, 3, true),
+        ] {
+            assert_eq!(is_suspected_carriers((first, last)), suspected, "{first} to {last}");
+            let sockets = if suspected { 64 } else { 256 };
+            assert_eq!(birthday_sockets(Some((first, last))), sockets, "{first} to {last}");
+        }
+        assert_eq!(birthday_sockets(None), 256, "nothing points to a carrier");
     }
 }

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use super::super::paths::{kind_of, may_send_to};
 use super::birthday::{Opener, Prober};
-use super::budget::{OPENER_SOCKETS, PREDICTED_ADDRESSES};
+use super::budget::PREDICTED_ADDRESSES;
 use super::predict;
 use super::rounds::{self, Rounds, Step};
 use super::techniques::{Ports, ports, techniques};
 use super::{Outgoing, Packet, Punch, Purpose};
 use crate::codes::PathKind;
 use crate::engine::SocketName;
-use crate::wire::introduction::{BirthdayPermit, CandidateKind, NatFacts, PortForecast};
+use crate::wire::introduction::{BIRTHDAY_SOCKETS, BirthdayPermit, CandidateKind, NatFacts, PortForecast};
 use crate::wire::probe::{Probe, ProbeKind};
 use crate::wire::stun::TransactionId;
 
@@ -139,7 +139,7 @@ impl Punch {
             (self.beside.birthday, self.beside.low_first) = (true, low_first);
             self.beside
                 .wishes
-                .push_back((Purpose::Birthday, sockets.min(OPENER_SOCKETS)));
+                .push_back((Purpose::Birthday, sockets.min(BIRTHDAY_SOCKETS)));
         }
         if let Some((count, block)) = plan.probe {
             self.beside.birthday = true;

@@ -14,11 +14,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::budget::{
-    BIRTHDAY_INTERVAL, BIRTHDAY_PORTS, OPENER_PACKETS, OPENER_SOCKETS, OPENER_SOCKETS_IN_BLOCK, ProbeCounters,
-    SecondWindow,
-};
+use super::budget::{BIRTHDAY_INTERVAL, OPENER_PACKETS, ProbeCounters, SecondWindow};
 use crate::engine::SocketName;
+use crate::wire::introduction::{BIRTHDAY_PORTS, BIRTHDAY_SOCKETS, birthday_sockets};
 
 /// Time between packets of openers: 256 of them take half a second, and home routers see no flood.
 const OPENER_INTERVAL: Duration = Duration::from_millis(2);
@@ -47,7 +45,7 @@ pub struct Opener {
 impl Opener {
     /// One whose sockets are open. `low_first`: the first packets are not to reach the other side.
     pub fn new(now: Instant, mut sockets: Vec<SocketName>, towards: SocketAddr, low_first: bool) -> Self {
-        sockets.truncate(usize::from(OPENER_SOCKETS));
+        sockets.truncate(usize::from(BIRTHDAY_SOCKETS));
         Self {
             next_at: (!sockets.is_empty()).then_some(now),
             sockets,
@@ -104,11 +102,7 @@ pub struct Prober {
 impl Prober {
     /// One that begins when the other side's openers can be there.
     pub fn new(now: Instant, ip: IpAddr, count: u16, block: Option<(u16, u16)>) -> Self {
-        let openers = if block.is_some() {
-            OPENER_SOCKETS_IN_BLOCK
-        } else {
-            OPENER_SOCKETS
-        };
+        let openers = birthday_sockets(block);
         Self {
             ip,
             ports: Vec::new(),
@@ -248,6 +242,15 @@ mod tests {
                 "{block:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_prober_begins_when_as_many_sockets_can_have_sent_as_the_server_lets_the_other_side_open() {
+        let start = Instant::now();
+        let waits = |block| Prober::new(start, "198.51.100.7".parse().unwrap(), 9, block).poll_timeout();
+        assert_eq!(waits(None), Some(start + Duration::from_millis(512)));
+        assert_eq!(waits(Some((49_152, 65_535))), Some(start + Duration::from_millis(512)));
+        assert_eq!(waits(Some((49_153, 65_535))), Some(start + Duration::from_millis(128)));
     }
 
     #[test]

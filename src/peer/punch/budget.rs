@@ -13,17 +13,10 @@ pub const PLAIN_PACKETS: u8 = 10;
 pub const PLAIN_ADDRESSES: usize = 32;
 /// Predicted addresses of one attempt: three rounds of about twenty.
 pub const PREDICTED_ADDRESSES: usize = 64;
-/// Distinct ports that one birthday attempt probes at most: with 256 sockets at the other side they hit in 99.97 of 100 cases.
-pub const BIRTHDAY_PORTS: u16 = 2_048;
-/// Time between two of them: 250 a second.
+/// Time between two ports of a birthday attempt: 250 a second. How many there are at most, and how many sockets, is with the permit
+/// ([`BirthdayPermit`](crate::wire::introduction::BirthdayPermit)).
 pub const BIRTHDAY_INTERVAL: Duration = Duration::from_millis(4);
-/// Sockets that open mappings towards a prober.
-pub const OPENER_SOCKETS: u16 = 256;
-/// The same behind what looks like a carrier's NAT: those give a subscriber a few hundred to a few thousand ports, for all it does.
-pub const OPENER_SOCKETS_IN_BLOCK: u16 = 64;
-/// A block narrower than this is a carrier's: home routers give ports from (nearly) the whole range.
-pub const CARRIER_BLOCK: u32 = 16_384;
-/// Packets from each such socket.
+/// Packets from each socket that opens mappings towards a prober.
 pub const OPENER_PACKETS: u8 = 3;
 /// Probes a second, for the node as a whole: with [`NODE_BURST`] no second ever sees more than 500.
 pub const NODE_RATE: f64 = 350.0;

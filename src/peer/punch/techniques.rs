@@ -20,8 +20,7 @@
 //! What is not known counts as what asks for more: an unknown filter as one by port, an unknown mapping of the *other* side as a stable one.
 //! With nothing known of the own side there is nothing to foresee.
 
-use super::budget::CARRIER_BLOCK;
-use crate::wire::introduction::{BirthdayPermit, NatFacts};
+use crate::wire::introduction::{BirthdayPermit, NatFacts, is_suspected_carriers};
 
 /// The outside port of a mapping that is still to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,8 +106,8 @@ pub fn techniques(own: &NatFacts, other: &NatFacts, permit: BirthdayPermit) -> P
 }
 
 /// Looks like a carrier's NAT: a packet that is to open it must pass the home's router first, and then that one.
-pub fn is_carriers(ports: Ports) -> bool {
-    matches!(ports, Ports::Block(first, last) if u32::from(last) - u32::from(first) < CARRIER_BLOCK)
+fn is_carriers(ports: Ports) -> bool {
+    matches!(ports, Ports::Block(first, last) if is_suspected_carriers((first, last)))
 }
 
 /// A router's behaviour in words that a player, or whoever helps one, can look up.
@@ -235,6 +234,26 @@ mod tests {
             ..sequential
         };
         assert_eq!(techniques(&stable, &nothing, permit), Plan::default());
+    }
+
+    #[test]
+    fn the_first_packets_stay_short_unless_the_own_block_is_as_narrow_as_a_carriers() {
+        let permit = BirthdayPermit {
+            sockets: 256,
+            probe_ports: 0,
+        };
+        let short = |port_block| {
+            let own = NatFacts {
+                port_block,
+                ..facts(true, true)
+            };
+            techniques(&own, &facts(false, true), permit)
+                .open
+                .map(|(_, short)| short)
+        };
+        assert_eq!(short(None), Some(true));
+        assert_eq!(short(Some((49_152, 65_535))), Some(true));
+        assert_eq!(short(Some((49_153, 65_535))), Some(false));
     }
 
     #[test]
