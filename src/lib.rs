@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | [`engine`] | the contract every engine keeps: datagrams, commands and time in; transmits, events and the next deadline out | no |
 //! | [`codes`] | numbers and names that games see: results, event types, path kinds, send modes | no |
+//! | [`scope`] | what kind of network an address belongs to | no |
 //! | [`wire`] | codecs, one file a format, its doc comment the specification | no |
 //! | [`transport`] | QUIC over synthetic addresses: identity, channels, congestion | no |
 //! | [`relay`] | the forwarder: passes datagrams between two sides by ticket | no |
@@ -24,6 +25,7 @@ pub mod codes;
 pub mod engine;
 pub mod peer;
 pub mod relay;
+pub mod scope;
 pub mod transport;
 pub mod wire;
 

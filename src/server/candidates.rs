@@ -17,7 +17,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::scope::{Scope, same_public_address, scope};
+use crate::scope::{Scope, same_public_address, scope};
 use crate::wire::MAX_CANDIDATES;
 use crate::wire::control::AddressProof;
 use crate::wire::introduction::{Candidate, CandidateKind};

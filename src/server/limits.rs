@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::scope::{Network, Scope, scope};
+use crate::scope::{Network, Scope, scope};
 use crate::transport::identity::Guid;
 
 /// STUN answers a second to one address (`nat-techniques`: 20/s) that are larger than their requests, or than 96 bytes. A foreign

@@ -32,7 +32,6 @@ mod permits;
 mod reflector;
 mod registry;
 mod relays;
-pub(crate) mod scope;
 mod sessions;
 mod updates;
 

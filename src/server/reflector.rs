@@ -19,8 +19,8 @@ use std::time::Instant;
 use super::ServerSocket;
 use super::cookies::Cookies;
 use super::limits::StunLimits;
-use super::scope::{Scope, scope};
 use crate::engine::{Datagram, SocketName, Transmit};
+use crate::scope::{Scope, scope};
 use crate::wire::stun::{ChangeRequest, MAX_RESPONSE, Request, Response, UnknownAttributes};
 
 /// Answers that wait to be sent. The shell drains after every batch of at most a few hundred datagrams.

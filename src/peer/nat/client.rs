@@ -8,7 +8,7 @@
 //! made the mapping when its turn in the order was. (RFC 8489 repeats the same request; to a server there is no difference.)
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
@@ -16,6 +16,7 @@ use rand::rngs::StdRng;
 
 use super::super::paths::may_send_to;
 use crate::engine::SocketName;
+use crate::scope::{Scope, scope};
 use crate::wire::stun::{ChangeRequest, Cookie, Request, Response, TransactionId, is_request, peek_transaction};
 use crate::wire::unmapped;
 
@@ -209,41 +210,15 @@ impl<T: Copy> Client<T> {
     }
 }
 
-/// How far an address reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
-    Machine,
-    Site,
-    World,
-}
-
-fn reach(ip: IpAddr) -> Reach {
-    match ip {
-        IpAddr::V4(ip) if ip.is_loopback() => Reach::Machine,
-        IpAddr::V4(ip) => {
-            let [first, second, ..] = ip.octets();
-            // RFC 6598: between a carrier and its customers.
-            let carrier = first == 100 && second & 0xC0 == 64;
-            if ip.is_private() || ip.is_link_local() || carrier {
-                Reach::Site
-            } else {
-                Reach::World
-            }
-        }
-        IpAddr::V6(Ipv6Addr::LOCALHOST) => Reach::Machine,
-        IpAddr::V6(ip) if ip.is_unique_local() || ip.is_unicast_link_local() => Reach::Site,
-        IpAddr::V6(_) => Reach::World,
-    }
-}
-
 /// Whether a server at `server` can have seen, or have, that address: one machine's, of the same IP version, and not a private one in
 /// a server's mouth that is reached over the internet.
 pub fn is_plausible(address: SocketAddr, server: SocketAddr) -> bool {
-    let (own, other) = (reach(address.ip()), reach(server.ip()));
-    let reaches = match other {
-        Reach::Machine => true,
-        Reach::Site => own != Reach::Machine,
-        Reach::World => own == Reach::World,
+    let seen = scope(address.ip());
+    let reaches = match scope(server.ip()) {
+        Scope::Loopback => true,
+        // Whoever answers from an unusable address does so on this very link (link-local).
+        Scope::Private | Scope::Unusable => seen != Scope::Loopback,
+        Scope::Global => seen == Scope::Global,
     };
     may_send_to(address) && address.is_ipv4() == server.is_ipv4() && reaches
 }
@@ -349,6 +324,8 @@ mod tests {
             "100.64.0.1:4000",
             "224.0.0.1:4000",
             "255.255.255.255:4000",
+            "0.1.2.3:4000",
+            "240.0.0.1:4000",
             "[2a00::1]:4000",
             "[::ffff:10.0.0.1]:4000",
         ];
@@ -372,9 +349,13 @@ mod tests {
             ("127.0.0.1:1", "127.0.0.1:2", true),
             ("192.168.1.2:1", "192.168.1.1:2", true),
             ("192.168.1.2:1", "100.64.0.1:2", true),
+            ("169.254.1.2:1", "169.254.1.1:2", true),
+            ("127.0.0.1:1", "169.254.1.1:2", false),
+            ("[fe80::2]:1", "[fe80::1]:2", true),
             ("127.0.0.1:1", "192.168.1.1:2", false),
             ("20.0.7.1:1", "192.168.1.1:2", true),
             ("[fd00::1]:1", "[2a00::1]:2", false),
+            ("[4000::1]:1", "[2a00::1]:2", false),
             ("[2a00::1]:1", "[2a00::2]:2", true),
         ] {
             assert_eq!(

@@ -1,9 +1,10 @@
 //! What players are told about ports at routers.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::codes::MappingProtocol;
 use crate::peer::api::nat::{MappedPort, NatReport};
+use crate::scope::{Scope, scope};
 
 /// What a player has to set at the router to forward a port by hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,17 +115,5 @@ pub fn is_double_nat(external: IpAddr, observed: Option<IpAddr>) -> bool {
 
 /// An address that is reached from everywhere (as far as an address can tell).
 pub fn is_public(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let no = ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || is_carrier(ip);
-            !no && ip.octets()[0] < 224
-        }
-        // 2000::/3 is all that is given out (RFC 4291, and IANA's table).
-        IpAddr::V6(ip) => ip.octets()[0] & 0xe0 == 0x20,
-    }
-}
-
-/// 100.64.0.0/10: inside a carrier's network (RFC 6598).
-fn is_carrier(ip: Ipv4Addr) -> bool {
-    ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64
+    scope(ip) == Scope::Global
 }

@@ -4,8 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::api::Reason;
 use super::super::api::nat::{MappedPort, NatReport};
+use super::super::port_mapping::is_public;
 use super::players::{Class, Way, class, way};
 use crate::codes::MappingProtocol;
+use crate::scope::is_shared;
 
 /// Everything that a report says comes from here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -162,7 +164,7 @@ impl Findings {
                 None => Ipv6::Outgoing,
             };
         }
-        if self.local_addresses.iter().any(|ip| is_global_v6(*ip)) {
+        if self.local_addresses.iter().any(|ip| ip.is_ipv6() && is_public(*ip)) {
             Ipv6::Unknown
         } else {
             Ipv6::No
@@ -232,17 +234,4 @@ impl Findings {
         let ip = chosen.or_else(|| fitting.next())?;
         Some(SocketAddr::new(*ip, socket.port()))
     }
-}
-
-/// 100.64.0.0/10 (RFC 6598): between a provider's customers and its own router.
-pub fn is_shared(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64,
-        IpAddr::V6(_) => false,
-    }
-}
-
-/// Global unicast (2000::/3).
-fn is_global_v6(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V6(ip) if ip.segments()[0] & 0xe000 == 0x2000)
 }

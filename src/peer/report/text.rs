@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 
 use super::super::nat;
 use super::advice::advice;
-use super::findings::{Findings, Mapping, is_shared};
+use super::findings::{Findings, Mapping};
 use super::words;
+use crate::scope::is_shared;
 
 /// Widest line: terminals and forums' code blocks show as much.
 pub const COLUMNS: usize = 100;

@@ -8,7 +8,7 @@
 
 use std::net::IpAddr;
 
-use crate::server::scope::{Scope, scope};
+use crate::scope::{Scope, scope};
 
 /// An interface's name and one of its addresses.
 pub type InterfaceAddress = (String, IpAddr);

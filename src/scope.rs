@@ -1,4 +1,7 @@
-//! What kind of network an address belongs to. Decides which limits hold for it and who may be told of it.
+//! What kind of network an address belongs to.
+//!
+//! At the server that decides which limits hold for an address and who may be told of it; at nodes, what a server can have seen, and
+//! whether a router stands at the edge of the internet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -34,8 +37,16 @@ fn scope_v4(ip: Ipv4Addr) -> Scope {
         10 => Scope::Private,
         172 if second & 0xf0 == 16 => Scope::Private,
         192 if second == 168 => Scope::Private,
-        100 if second & 0xc0 == 64 => Scope::Private,
+        _ if is_shared(ip.into()) => Scope::Private,
         _ => Scope::Global,
+    }
+}
+
+/// 100.64.0.0/10 (RFC 6598): between a provider's router and its customers.
+pub fn is_shared(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64,
+        IpAddr::V6(_) => false,
     }
 }
 
