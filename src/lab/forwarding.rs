@@ -7,7 +7,7 @@ use super::router::{Grant, Refusal};
 use super::{HostId, Lab, MappingService, RouterId, Translation};
 use crate::codes::MappingProtocol;
 use crate::peer::api::SideEffectAnswer;
-use crate::peer::api::nat::{MappingAnswer, MappingId, MappingOrder};
+use crate::peer::api::nat::{MappingAnswer, MappingFailure, MappingId, MappingOrder};
 
 impl Lab {
     /// The owner of a router forwards one of its ports by hand; returns the outside address. With two routers in a row both need it:
@@ -57,15 +57,17 @@ impl Lab {
         timeout: Duration,
     ) {
         let mut tell = |delay: Duration, answer| self.answer_after(host, delay, SideEffectAnswer::Mapping(answer));
-        let failed = |conflict, silent, text: &str| MappingAnswer::Failed {
+        let failed = |why, text: &str| MappingAnswer::Failed {
             id,
-            conflict,
-            silent,
+            why,
             text: text.to_owned(),
         };
         // NAT-PMP knows IPv4 alone; the UPnP of the shell, too.
         if internal.is_ipv6() && protocol != MappingProtocol::Pcp {
-            return tell(Duration::ZERO, failed(false, false, "this protocol forwards IPv4 only"));
+            return tell(
+                Duration::ZERO,
+                failed(MappingFailure::Refused, "this protocol forwards IPv4 only"),
+            );
         }
         let Some((router, internal)) = self.gateway(host, internal) else {
             return self.silence(host, id, timeout);
@@ -84,15 +86,18 @@ impl Lab {
         self.answer_after(host, Duration::ZERO, SideEffectAnswer::Mapping(answer));
         let answer = match service {
             MappingService::Absent | MappingService::Hangs => return,
-            MappingService::Refuses => failed(false, false, "the router refuses (not authorized)"),
-            MappingService::Garbage => failed(false, false, "the router's answer makes no sense"),
+            MappingService::Refuses => failed(MappingFailure::Refused, "the router refuses (not authorized)"),
+            MappingService::NoPublicAddress => {
+                failed(MappingFailure::NoPublicAddress, "the router has no public address")
+            }
+            MappingService::Garbage => failed(MappingFailure::Refused, "the router's answer makes no sense"),
             MappingService::Grants => {
                 let time = self.time;
                 let state = self.internet.router(router);
                 match state.map_port(time, protocol, internal, external, lifetime) {
                     Ok(grant) => self.granted(host, id, router, grant),
-                    Err(Refusal::Conflict) => failed(true, false, "somebody else has that port"),
-                    Err(Refusal::Full) => failed(false, false, "the router has no port left"),
+                    Err(Refusal::Conflict) => failed(MappingFailure::Conflict, "somebody else has that port"),
+                    Err(Refusal::Full) => failed(MappingFailure::Refused, "the router has no port left"),
                 }
             }
         };
@@ -111,13 +116,8 @@ impl Lab {
 
     /// Nobody answers: that is known when the time is over.
     fn silence(&mut self, host: HostId, id: MappingId, timeout: Duration) {
-        let (conflict, silent, text) = (false, true, "no router answered".to_owned());
-        let answer = MappingAnswer::Failed {
-            id,
-            conflict,
-            silent,
-            text,
-        };
+        let (why, text) = (MappingFailure::Silent, "no router answered".to_owned());
+        let answer = MappingAnswer::Failed { id, why, text };
         self.answer_after(host, timeout, SideEffectAnswer::Mapping(answer));
     }
 }

@@ -106,9 +106,11 @@ const CASES: [Case; 4] = [
                 "/mapping/failures/0/text",
                 "\"the router has no public address: another router stands before it, or its line is down\"",
             ),
+            ("/double_nat", "true"),
+            ("/advice/0/id", "\"bridge\""),
             ("/udp_blocked", "false"),
         ],
-        words: &["another router stands before it"],
+        words: &["another router stands before it", "has no public address of its own"],
     },
     Case {
         label: "blocked",

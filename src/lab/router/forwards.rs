@@ -19,6 +19,8 @@ pub enum MappingService {
     Grants,
     /// It says no.
     Refuses,
+    /// It says that it has no public address, and forwards nothing: what some do behind another router.
+    NoPublicAddress,
     /// Its answers make no sense.
     Garbage,
     /// Not even the end of the time is told: what an engine must not wait for.

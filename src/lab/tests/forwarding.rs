@@ -9,7 +9,7 @@ use super::super::{
 use super::*;
 use crate::codes::MappingProtocol;
 use crate::engine::{Datagram, Engine, Transmit};
-use crate::peer::api::nat::{MappingAnswer, MappingId, MappingOrder};
+use crate::peer::api::nat::{MappingAnswer, MappingFailure, MappingId, MappingOrder};
 use crate::peer::api::{SideEffect, SideEffectAnswer};
 
 /// Asks routers what a test wants, notes what they say, and counts the datagrams that it receives. Answers each of them.
@@ -174,7 +174,13 @@ fn a_port_that_is_taken_is_a_conflict_or_becomes_another_one() {
             Some(port) => {
                 assert!(matches!(answer, MappingAnswer::Granted { external, .. } if external.port() == port));
             }
-            None => assert!(matches!(answer, MappingAnswer::Failed { conflict: true, .. })),
+            None => assert!(matches!(
+                answer,
+                MappingAnswer::Failed {
+                    why: MappingFailure::Conflict,
+                    ..
+                }
+            )),
         }
     }
 }
@@ -201,9 +207,13 @@ fn a_rebooted_router_has_forgotten_its_leases_but_not_what_was_set_by_hand() {
 #[test]
 fn silence_refusal_nonsense_and_an_endless_wait() {
     let cases = [
-        (MappingService::Absent, Some((true, TIMEOUT))),
-        (MappingService::Refuses, Some((false, ms(20)))),
-        (MappingService::Garbage, Some((false, ms(20)))),
+        (MappingService::Absent, Some((MappingFailure::Silent, TIMEOUT))),
+        (MappingService::Refuses, Some((MappingFailure::Refused, ms(20)))),
+        (
+            MappingService::NoPublicAddress,
+            Some((MappingFailure::NoPublicAddress, ms(20))),
+        ),
+        (MappingService::Garbage, Some((MappingFailure::Refused, ms(20)))),
         (MappingService::Hangs, None),
     ];
     for (service, expected) in cases {
@@ -213,7 +223,7 @@ fn silence_refusal_nonsense_and_an_endless_wait() {
         let inside = asker(&mut lab, "inside", lan);
         let answer = outcome(&mut lab, inside, map(1, MappingProtocol::Upnp, 7000, 600));
         let told = answer.map(|(answer, took)| match answer {
-            MappingAnswer::Failed { silent, .. } => (silent, took),
+            MappingAnswer::Failed { why, .. } => (why, took),
             other => panic!("{other:?}"),
         });
         assert_eq!(told, expected, "{service:?}");
@@ -223,7 +233,15 @@ fn silence_refusal_nonsense_and_an_endless_wait() {
     let internet = lab.internet();
     let open = asker(&mut lab, "open", internet);
     let (answer, took) = outcome(&mut lab, open, map(1, MappingProtocol::Pcp, 7000, 600)).unwrap();
-    assert!(matches!(answer, MappingAnswer::Failed { silent: true, .. }) && took == TIMEOUT);
+    assert!(
+        matches!(
+            answer,
+            MappingAnswer::Failed {
+                why: MappingFailure::Silent,
+                ..
+            }
+        ) && took == TIMEOUT
+    );
 }
 
 #[test]

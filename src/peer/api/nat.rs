@@ -104,6 +104,30 @@ pub enum MappingOrder {
     },
 }
 
+/// Why no router forwards a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MappingFailure {
+    /// Somebody else has that external port: another one may be free.
+    Conflict,
+    /// Nobody speaks the protocol.
+    Silent,
+    /// The router has no public address of its own: another router stands before it, or its line is down.
+    NoPublicAddress,
+    /// A router turned it down, or what it answered cannot be used.
+    Refused,
+}
+
+/// A protocol by which no port is forwarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedProtocol {
+    /// Which.
+    pub protocol: MappingProtocol,
+    /// Why.
+    pub why: MappingFailure,
+    /// In words.
+    pub text: String,
+}
+
 /// What a router said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MappingAnswer {
@@ -129,10 +153,8 @@ pub enum MappingAnswer {
     Failed {
         /// Which.
         id: MappingId,
-        /// Somebody else has that external port: another one may be free.
-        conflict: bool,
-        /// Nobody speaks the protocol.
-        silent: bool,
+        /// Why.
+        why: MappingFailure,
         /// In words.
         text: String,
     },

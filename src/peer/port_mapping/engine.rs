@@ -20,7 +20,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::advice;
 use crate::codes::{Code, MappingProtocol};
-use crate::peer::api::nat::{MappedPort, MappingAnswer, MappingId, MappingOrder};
+use crate::peer::api::nat::{FailedProtocol, MappedPort, MappingAnswer, MappingFailure, MappingId, MappingOrder};
 use crate::peer::api::{Reason, RequestId};
 
 /// Asked for: 10 minutes. A router that restarted without anybody noticing has the port again after half of that, and what a
@@ -121,7 +121,7 @@ struct Way {
     grant: Option<Grant>,
     /// The last order by this way that may have left something at a router.
     last_id: Option<MappingId>,
-    failure: Option<(bool, String)>,
+    failure: Option<(MappingFailure, String)>,
 }
 
 /// The engine.
@@ -192,9 +192,13 @@ impl PortMapping {
         self.round.is_some()
     }
 
-    /// What the ways said that failed in the last round, in words.
-    pub fn failures(&self) -> Vec<(MappingProtocol, String)> {
-        let failed = |way: &Way| Some((way.protocol, way.failure.as_ref()?.1.clone()));
+    /// What the ways said that failed in the last round.
+    pub fn failures(&self) -> Vec<FailedProtocol> {
+        let failed = |way: &Way| {
+            let (why, text) = way.failure.clone()?;
+            let protocol = way.protocol;
+            Some(FailedProtocol { protocol, why, text })
+        };
         self.ways.iter().filter_map(failed).collect()
     }
 
@@ -361,14 +365,9 @@ impl PortMapping {
                     self.granted(now, way, external, lifetime, epoch);
                 }
             }
-            MappingAnswer::Failed {
-                id,
-                conflict,
-                silent,
-                text,
-            } => {
+            MappingAnswer::Failed { id, why, text } => {
                 if let Some(way) = self.asked(id) {
-                    self.failed(now, way, conflict, silent, text);
+                    self.failed(now, way, why, text);
                 }
             }
         }
@@ -380,13 +379,14 @@ impl PortMapping {
         let entry = &mut self.ways[way];
         if let Some(absurd) = absurdity(entry.protocol, entry.ipv6, external, lifetime) {
             // Not taken back by itself: it may be the same rule as another protocol's, which makes sense.
-            return self.failed(
-                now,
-                way,
-                false,
-                false,
-                format!("the router's answer is absurd: {absurd}"),
-            );
+            let text = format!("the router's answer is absurd: {absurd}");
+            // 0.0.0.0 is how some say that they have none.
+            let why = if external.is_ipv4() && external.ip().is_unspecified() {
+                MappingFailure::NoPublicAddress
+            } else {
+                MappingFailure::Refused
+            };
+            return self.failed(now, way, why, text);
         }
         entry.asked = None;
         let before = entry.grant;
@@ -419,15 +419,15 @@ impl PortMapping {
         (self.retry, self.retries) = (None, 0);
     }
 
-    fn failed(&mut self, now: Instant, way: usize, conflict: bool, silent: bool, text: String) {
+    fn failed(&mut self, now: Instant, way: usize, why: MappingFailure, text: String) {
         let Some(asked) = self.ways[way].asked.take() else {
             return;
         };
-        if conflict && asked.conflicts < MAX_CONFLICTS && now < asked.deadline {
+        if why == MappingFailure::Conflict && asked.conflicts < MAX_CONFLICTS && now < asked.deadline {
             let external = self.random.random_range(OTHER_PORTS);
             return self.order(now, way, external, asked.conflicts + 1, asked.deadline);
         }
-        self.ways[way].failure = Some((silent, text));
+        self.ways[way].failure = Some((why, text));
         if self.round.is_none() {
             // A renewal.
             self.begin_round(now, BACKGROUND_TIME, None);
@@ -453,7 +453,7 @@ impl PortMapping {
     pub fn handle_timeout(&mut self, now: Instant) {
         for way in 0..self.ways.len() {
             if self.ways[way].asked.is_some_and(|asked| asked.deadline <= now) {
-                self.failed(now, way, false, true, "no answer in time".to_owned());
+                self.failed(now, way, MappingFailure::Silent, "no answer in time".to_owned());
             }
         }
         if self.retry.is_some_and(|at| at <= now) {
@@ -521,7 +521,7 @@ impl PortMapping {
         self.round = None;
         for way in &mut self.ways {
             if way.asked.take().is_some() {
-                way.failure = Some((true, "no answer in time".to_owned()));
+                way.failure = Some((MappingFailure::Silent, "no answer in time".to_owned()));
             }
             if way.grant.is_some_and(|grant| grant.round != self.rounds) {
                 way.grant = None;
@@ -577,8 +577,8 @@ impl PortMapping {
         let mut parts = Vec::new();
         let mut all_silent = true;
         for way in &self.ways {
-            let Some((silent, text)) = &way.failure else { continue };
-            all_silent &= silent;
+            let Some((why, text)) = &way.failure else { continue };
+            all_silent &= *why == MappingFailure::Silent;
             let family = if way.ipv6 { " for IPv6" } else { "" };
             parts.push(format!("{}{family}: {text}", advice::protocol_name(way.protocol)));
         }

@@ -22,11 +22,11 @@ pub(super) use engine::PortMapping;
 use engine::{Output, Surroundings};
 
 use super::Node;
-use super::api::nat::{MappedPort, MappingAnswer, NatReport};
+use super::api::nat::{FailedProtocol, MappedPort, MappingAnswer, NatReport};
 use super::api::{Event, Reason, RequestId, SideEffect};
 use super::attempts::cancelled;
 use super::requests::Pending;
-use crate::codes::{Code, MappingProtocol};
+use crate::codes::Code;
 use crate::engine::SocketName;
 
 impl Node {
@@ -64,8 +64,8 @@ impl Node {
         self.mapping.is_asking()
     }
 
-    /// Why protocols failed that were asked last, in words.
-    pub fn port_mapping_failures(&self) -> Vec<(MappingProtocol, String)> {
+    /// Why protocols failed that were asked last.
+    pub fn port_mapping_failures(&self) -> Vec<FailedProtocol> {
         self.mapping.failures()
     }
 

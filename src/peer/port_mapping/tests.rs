@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::advice::{is_double_nat, is_public, manual_instructions, mapped_text};
 use super::engine::{LIFETIME, Output, PortMapping, Surroundings};
 use crate::codes::{Code, MappingProtocol};
-use crate::peer::api::nat::{MappedPort, MappingAnswer, MappingId, MappingOrder, NatReport};
+use crate::peer::api::nat::{MappedPort, MappingAnswer, MappingFailure, MappingId, MappingOrder, NatReport};
 use crate::peer::api::{Reason, RequestId};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -135,23 +135,18 @@ impl Bench {
         self.grant_with(protocol, external, LIFETIME, None);
     }
 
-    fn refuse(&mut self, protocol: MappingProtocol, conflict: bool, silent: bool) {
+    fn refuse(&mut self, protocol: MappingProtocol, why: MappingFailure) {
         let (id, _) = self.order(protocol, false);
         let text = "scripted".to_owned();
-        self.answer(MappingAnswer::Failed {
-            id,
-            conflict,
-            silent,
-            text,
-        });
+        self.answer(MappingAnswer::Failed { id, why, text });
     }
 
     /// By UPnP alone, everybody else silent.
     fn stands(&mut self) {
         self.ask(1);
         self.grant(Upnp, OUTER);
-        self.refuse(Pcp, false, true);
-        self.refuse(NatPmp, false, true);
+        self.refuse(Pcp, Silent);
+        self.refuse(NatPmp, Silent);
         assert_eq!(self.mapped.len(), 1);
         self.mapped.clear();
         self.orders.clear();
@@ -162,6 +157,7 @@ impl Bench {
     }
 }
 
+use MappingFailure::{Conflict, Refused, Silent};
 use MappingProtocol::{NatPmp, Pcp, Upnp};
 
 #[test]
@@ -182,7 +178,7 @@ fn all_protocols_are_asked_at_once_and_the_first_counts() {
     assert_eq!(bench.engine.ports(), [port]);
     // What comes later is kept silently: taking it back could delete the same rule.
     bench.grant(Upnp, "45.60.1.1:51235");
-    bench.refuse(Pcp, false, false);
+    bench.refuse(Pcp, Refused);
     assert_eq!((bench.mapped.len(), bench.failed.len(), bench.changes), (1, 0, 1));
     assert!(bench.unmapped().is_empty());
     assert_eq!(bench.external().as_deref(), Some(OUTER));
@@ -221,10 +217,10 @@ fn nobody_answers() {
 fn a_refusal_is_told_as_one() {
     let mut bench = Bench::new();
     bench.ask(1);
-    bench.refuse(Upnp, false, false);
-    bench.refuse(Pcp, false, true);
+    bench.refuse(Upnp, Refused);
+    bench.refuse(Pcp, Silent);
     assert_eq!(bench.failed, []);
-    bench.refuse(NatPmp, false, true);
+    bench.refuse(NatPmp, Silent);
     assert_eq!(bench.failed[0].1.code, Code::Refused);
     assert!(bench.failed[0].1.text.contains("UPnP: scripted"));
 }
@@ -283,22 +279,22 @@ fn progress_is_bounded() {
 fn a_taken_port_leads_to_others_but_not_for_ever() {
     let mut bench = Bench::new();
     bench.ask(1);
-    bench.refuse(Pcp, false, true);
-    bench.refuse(NatPmp, false, true);
+    bench.refuse(Pcp, Silent);
+    bench.refuse(NatPmp, Silent);
     let mut tried = vec![bench.order(Upnp, false).1];
     for _ in 0..5 {
-        bench.refuse(Upnp, true, false);
+        bench.refuse(Upnp, Conflict);
         let (_, port) = bench.order(Upnp, false);
         assert!(!tried.contains(&port) && port >= 1024, "{port} of {tried:?}");
         tried.push(port);
     }
     assert_eq!(bench.failed, []);
-    bench.refuse(Upnp, true, false);
+    bench.refuse(Upnp, Conflict);
     assert_eq!(bench.failed[0].1.code, Code::Refused);
 
     let mut bench = Bench::new();
     bench.ask(1);
-    bench.refuse(Upnp, true, false);
+    bench.refuse(Upnp, Conflict);
     let (_, port) = bench.order(Upnp, false);
     bench.grant(Upnp, &format!("45.60.1.1:{port}"));
     assert_eq!(bench.mapped[0].1.external.port(), port);
@@ -326,6 +322,12 @@ fn absurd_answers_are_refusals() {
         bench.wait(TIMEOUT);
         assert_eq!(bench.failed[0].1.code, Code::Refused, "{external} {lifetime}");
         assert!(bench.failed[0].1.text.contains("absurd"), "{}", bench.failed[0].1.text);
+        let failures = bench.engine.failures();
+        let failed = failures.iter().find(|failed| failed.protocol == protocol);
+        // That is how some routers say that they have no address.
+        let none = external.starts_with("0.0.0.0:");
+        let expected = if none { MappingFailure::NoPublicAddress } else { Refused };
+        assert_eq!(failed.map(|failed| failed.why), Some(expected), "{external} {lifetime}");
     }
     // An IPv6 address for an IPv4 socket.
     let mut bench = Bench::new();
@@ -365,7 +367,7 @@ fn it_is_renewed_at_half_its_life() {
         bench.ask(1);
         bench.grant_with(protocol, OUTER, lifetime, None);
         for other in [Upnp, Pcp, NatPmp].into_iter().filter(|other| *other != protocol) {
-            bench.refuse(other, false, true);
+            bench.refuse(other, Silent);
         }
         bench.orders.clear();
         for _ in 0..3 {
@@ -388,7 +390,7 @@ fn a_refused_renewal_maps_anew_by_all_protocols() {
     bench.stands();
     bench.wait(Duration::from_secs(300));
     assert_eq!(bench.maps(), 1);
-    bench.refuse(Upnp, false, false);
+    bench.refuse(Upnp, Refused);
     assert_eq!(bench.maps(), 4);
     assert_eq!(bench.external().as_deref(), Some(OUTER));
     bench.grant(Pcp, "45.60.1.1:6000");
@@ -438,8 +440,8 @@ fn a_router_whose_clock_went_back_is_asked_anew_by_all_protocols() {
         let mut bench = Bench::new();
         bench.ask(1);
         bench.grant_with(Pcp, OUTER, LIFETIME, Some(before));
-        bench.refuse(Upnp, false, true);
-        bench.refuse(NatPmp, false, true);
+        bench.refuse(Upnp, Silent);
+        bench.refuse(NatPmp, Silent);
         bench.orders.clear();
         bench.wait(Duration::from_secs(300));
         assert_eq!(bench.maps(), 1);

@@ -93,7 +93,7 @@ fn open_a_port(findings: &Findings, add: &mut impl FnMut(&'static str, String)) 
         add(
             "bridge",
             "There are two routers in a row. Let the first one only pass packets on (bridge, or modem mode), or forward the port \
-             in both."
+             in both. If the outer one is the provider's, ask the provider for a public IPv4 address, or for IPv6."
                 .to_owned(),
         );
     } else {

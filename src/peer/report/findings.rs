@@ -3,10 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::api::Reason;
-use super::super::api::nat::{MappedPort, NatReport};
+use super::super::api::nat::{FailedProtocol, MappedPort, MappingFailure, NatReport};
 use super::super::port_mapping::is_public;
 use super::players::{Class, Way, class, way};
-use crate::codes::MappingProtocol;
 use crate::scope::is_shared;
 
 /// Everything that a report says comes from here.
@@ -52,7 +51,7 @@ pub enum Mapping {
         /// What they forwarded: at most one port of each IP version.
         ports: Vec<MappedPort>,
         /// What went wrong, by protocol.
-        failures: Vec<(MappingProtocol, String)>,
+        failures: Vec<FailedProtocol>,
         /// The ports were given back: the game did not want them.
         taken_back: bool,
     },
@@ -113,7 +112,20 @@ impl Findings {
             return Some(true);
         }
         let plain = ports.iter().any(|port| port.external.is_ipv4() && port.is_good());
-        (plain || self.nat.untranslated == Some(true)).then_some(false)
+        if plain || self.nat.untranslated == Some(true) {
+            return Some(false);
+        }
+        self.router_lacks_public_address().then_some(true)
+    }
+
+    /// A router says that it has no public address, and yet this node is seen at one: so its line is up, and another router stands before
+    /// it.
+    pub fn router_lacks_public_address(&self) -> bool {
+        let Mapping::Asked { failures, .. } = &self.mapping else {
+            return false;
+        };
+        let lacks = |failed: &FailedProtocol| failed.why == MappingFailure::NoPublicAddress;
+        self.nat.public_v4.is_some_and(|seen| is_public(seen.ip())) && failures.iter().any(lacks)
     }
 
     /// The provider translates addresses for many customers (RFC 6598). `None`: not known.

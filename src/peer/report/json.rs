@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::super::api::Reason;
-use super::super::api::nat::MappedPort;
+use super::super::api::nat::{FailedProtocol, MappedPort};
 use super::super::nat;
 use super::advice::advice;
 use super::findings::{Findings, Mapping};
 use super::words;
-use crate::codes::MappingProtocol;
 
 /// Goes up when a field changes its meaning; new ones may come at any time.
 const FORMAT: u32 = 1;
@@ -101,7 +100,7 @@ fn mapping_value(findings: &Findings) -> Value {
             "reachable": port.reachable,
         })
     };
-    let failure = |(protocol, text): &(MappingProtocol, String)| json!({ "protocol": protocol.name(), "text": text });
+    let failure = |failed: &FailedProtocol| json!({ "protocol": failed.protocol.name(), "text": failed.text });
     json!({
         "asked": asked,
         "ports": findings.mapped().into_iter().map(port).collect::<Vec<_>>(),

@@ -10,7 +10,7 @@ use super::text::COLUMNS;
 use super::{json, text};
 use crate::codes::{Code, MappingProtocol, NatType};
 use crate::peer::api::Reason;
-use crate::peer::api::nat::{MappedPort, NatReport};
+use crate::peer::api::nat::{FailedProtocol, MappedPort, MappingFailure, NatReport};
 use crate::wire::introduction::NatFacts;
 
 /// A home behind one port-restricted router, with a server that has one address.
@@ -47,6 +47,15 @@ fn home() -> Findings {
     }
 }
 
+fn failure(protocol: MappingProtocol, why: MappingFailure, text: &str) -> FailedProtocol {
+    let text = text.to_owned();
+    FailedProtocol { protocol, why, text }
+}
+
+fn silent(protocol: MappingProtocol) -> FailedProtocol {
+    failure(protocol, MappingFailure::Silent, "no answer in time")
+}
+
 fn mapped(external: &str, double_nat: bool) -> Mapping {
     Mapping::Asked {
         ports: vec![MappedPort {
@@ -55,7 +64,7 @@ fn mapped(external: &str, double_nat: bool) -> Mapping {
             double_nat,
             reachable: None,
         }],
-        failures: vec![(MappingProtocol::Pcp, "no answer in time".to_owned())],
+        failures: vec![silent(MappingProtocol::Pcp)],
         taken_back: true,
     }
 }
@@ -64,8 +73,12 @@ fn failed() -> Mapping {
     Mapping::Asked {
         ports: vec![],
         failures: vec![
-            (MappingProtocol::Upnp, "no answer in time".to_owned()),
-            (MappingProtocol::Pcp, "the router turned it down".to_owned()),
+            silent(MappingProtocol::Upnp),
+            failure(
+                MappingProtocol::Pcp,
+                MappingFailure::Refused,
+                "the router turned it down",
+            ),
         ],
         taken_back: false,
     }
@@ -215,6 +228,49 @@ fn a_carriers_router_is_noticed_and_only_the_provider_can_help() {
 }
 
 #[test]
+fn a_router_without_a_public_address_is_the_inner_one_of_two() {
+    let lacking = MappingFailure::NoPublicAddress;
+    let mut findings = Findings {
+        mapping: Mapping::Asked {
+            ports: vec![],
+            failures: vec![
+                failure(MappingProtocol::Upnp, lacking, "the router has no public address"),
+                silent(MappingProtocol::Pcp),
+            ],
+            taken_back: false,
+        },
+        ..home()
+    };
+    let (json, text) = written(&findings);
+    // Whose the outer one is was not seen.
+    assert_eq!(
+        (&json["double_nat"], &json["carrier_grade_nat"]),
+        (&true.into(), &Value::Null)
+    );
+    assert_eq!(advice_ids(&json), ["bridge", "ipv6"]);
+    assert!(text.contains("router (home) -- second router -- internet"), "{text}");
+    assert!(
+        text.contains("yes: the router has no public address of its own"),
+        "{text}"
+    );
+    assert!(text.contains("ask the provider"), "{text}");
+    // A carrier's own address, at the machine, says whose.
+    findings.local_addresses.push("100.64.3.7".parse().unwrap());
+    let (json, _) = written(&findings);
+    assert_eq!(json["carrier_grade_nat"], true);
+    findings.local_addresses.pop();
+    // Its line may be down as well, where nobody on the internet sees this node.
+    for seen in [None, Some("192.168.1.20:50000".parse().unwrap())] {
+        findings.nat.public_v4 = seen;
+        assert_eq!(findings.double_nat(), None, "{seen:?}");
+    }
+    // An address of the machine's own is not translated, whatever some router says.
+    findings.nat.public_v4 = home().nat.public_v4;
+    findings.nat.untranslated = Some(true);
+    assert_eq!(findings.double_nat(), Some(false));
+}
+
+#[test]
 fn a_symmetric_router_says_who_gets_through_and_who_does_not() {
     let mut findings = Findings {
         mapping: failed(),
@@ -341,11 +397,12 @@ fn texts_of_others_stay_within_the_page() {
         mapping: Mapping::Asked {
             ports: vec![],
             failures: vec![
-                (
+                failure(
                     MappingProtocol::Upnp,
-                    format!("the router said \u{1b}[31m{} and\r\nmore", "x".repeat(500)),
+                    MappingFailure::Refused,
+                    &format!("the router said \u{1b}[31m{} and\r\nmore", "x".repeat(500)),
                 ),
-                (MappingProtocol::Pcp, "\"quoted\"\u{0}".to_owned()),
+                failure(MappingProtocol::Pcp, MappingFailure::Refused, "\"quoted\"\u{0}"),
             ],
             taken_back: false,
         },

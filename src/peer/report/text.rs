@@ -248,8 +248,8 @@ fn mapping(out: &mut String, findings: &Findings) {
     };
     item(out, "port mapping", &words);
     if let (Mapping::Asked { failures, .. }, true) = (&findings.mapping, ports.is_empty()) {
-        for (protocol, text) in failures {
-            item(out, "", &format!("{}: {text}", protocol.name()));
+        for failed in failures {
+            item(out, "", &format!("{}: {}", failed.protocol.name(), failed.text));
         }
     }
     if let Some(manual) = findings.manual {
@@ -271,6 +271,9 @@ fn double_nat(findings: &Findings) -> String {
                 .find(|ip| is_shared(*ip));
             let shared = shared.map_or_else(String::new, |ip| format!(" ({ip})"));
             format!("yes: the provider has a router of its own before this home{shared}")
+        }
+        (Some(true), _) if findings.router_lacks_public_address() => {
+            "yes: the router has no public address of its own".to_owned()
         }
         (Some(true), _) => "yes: the router's outside address is not what the server sees".to_owned(),
         (Some(false), _) => "no".to_owned(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::ms;
 use crate::codes::MappingProtocol;
 use crate::lab::scenario::{RouterKind, Scenario, ScenarioBuilder};
-use crate::lab::{Allocation, OwnedEvent, PortMappingConfig, RouterConfig, with_seeds};
+use crate::lab::{Allocation, MappingService, OwnedEvent, PortMappingConfig, RouterConfig, with_seeds};
 use crate::peer::Node;
 use crate::peer::api::Command;
 use crate::peer::api::nat::{DetectOptions, NatReport};
@@ -271,6 +271,33 @@ fn a_report_says_whether_the_port_that_it_tried_is_open() {
     assert_eq!(json["mapping"]["ports"][0]["reachable"], true, "{text}");
     assert_eq!(json["mapping"]["taken_back"], true);
     assert!(text.contains("by pcp, open") || text.contains("by PCP, open"), "{text}");
+}
+
+#[test]
+fn a_report_knows_two_routers_by_the_inner_one_that_has_no_public_address() {
+    let mut config = RouterConfig::port_restricted();
+    config.port_mapping = PortMappingConfig::default().with(MappingProtocol::Upnp, MappingService::NoPublicAddress);
+    let carrier = RouterConfig::port_restricted();
+    let mut scenario = Scenario::builder(6)
+        .node_behind_carrier(RouterKind::Custom(config), carrier)
+        .build();
+    scenario.connect_all();
+    let request = scenario.request(0, |request| Command::Report {
+        request,
+        map_port: true,
+        detect: DetectOptions::default(),
+    });
+    let OwnedEvent::Report { json, text, .. } = scenario.outcome(0, request) else {
+        panic!("no report")
+    };
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["double_nat"], true, "{text}");
+    let advised = json["advice"].as_array().unwrap().iter();
+    let advised: Vec<_> = advised.filter_map(|advice| advice["id"].as_str()).collect();
+    assert!(
+        advised.contains(&"bridge") && !advised.contains(&"enable_upnp"),
+        "{advised:?}"
+    );
 }
 
 #[test]

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use super::runtime;
 use crate::codes::MappingProtocol;
-use crate::peer::api::nat::{MappingAnswer, MappingId, MappingOrder};
+use crate::peer::api::nat::{MappingAnswer, MappingFailure, MappingId, MappingOrder};
 
 /// For taking a port back: the router is known and near. A game that ends waits no longer than its destroy allows; the rest happens
 /// behind its back.
@@ -53,25 +53,33 @@ struct Grant {
 /// Why a router did not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Refusal {
-    conflict: bool,
-    silent: bool,
+    why: MappingFailure,
     text: String,
 }
 
 impl Refusal {
+    fn new(why: MappingFailure, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { why, text }
+    }
+
     fn silent(text: impl Into<String>) -> Self {
-        let (conflict, silent, text) = (false, true, text.into());
-        Self { conflict, silent, text }
+        Self::new(MappingFailure::Silent, text)
     }
 
     fn refused(text: impl Into<String>) -> Self {
-        let (conflict, silent, text) = (false, false, text.into());
-        Self { conflict, silent, text }
+        Self::new(MappingFailure::Refused, text)
     }
 
     fn conflict(text: impl Into<String>) -> Self {
-        let (conflict, silent, text) = (true, false, text.into());
-        Self { conflict, silent, text }
+        Self::new(MappingFailure::Conflict, text)
+    }
+
+    fn no_public_address() -> Self {
+        Self::new(
+            MappingFailure::NoPublicAddress,
+            "the router has no public address: another router stands before it, or its line is down",
+        )
     }
 }
 
@@ -289,16 +297,10 @@ async fn map(shared: &Shared, lane: usize, client: &mut Client, id: MappingId, w
             lifetime: grant.lifetime,
             epoch: grant.epoch,
         },
-        Ok(Err(Refusal { conflict, silent, text })) => MappingAnswer::Failed {
-            id,
-            conflict,
-            silent,
-            text,
-        },
+        Ok(Err(Refusal { why, text })) => MappingAnswer::Failed { id, why, text },
         Err(_) => MappingAnswer::Failed {
             id,
-            conflict: false,
-            silent: true,
+            why: MappingFailure::Silent,
             text: "no usable answer in time".to_owned(),
         },
     };

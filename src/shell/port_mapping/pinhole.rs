@@ -165,6 +165,7 @@ fn decode(answer: &[u8], nonce: Nonce, internal: u16) -> Option<Result<Grant, Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::api::nat::MappingFailure;
 
     const NONCE: Nonce = [1, 2, 3];
 
@@ -202,10 +203,12 @@ mod tests {
     #[test]
     fn refusals_say_why() {
         let refusal = |code| decode(&answer(code), NONCE, 4000).unwrap().unwrap_err();
-        assert!(refusal(ResultCode::CannotProvideExternal as u8).conflict);
-        assert!(!refusal(ResultCode::NotAuthorized as u8).conflict);
+        let why = |code: ResultCode| refusal(code as u8).why;
+        assert_eq!(why(ResultCode::CannotProvideExternal), MappingFailure::Conflict);
+        assert_eq!(why(ResultCode::NotAuthorized), MappingFailure::Refused);
         assert!(refusal(200).text.contains("200"));
         let natpmp_only = [0, RESPONSE | MAP, 0, 1, 0, 0, 0, 9];
-        assert!(decode(&natpmp_only, NONCE, 4000).unwrap().unwrap_err().silent);
+        let refusal = decode(&natpmp_only, NONCE, 4000).unwrap().unwrap_err();
+        assert_eq!(refusal.why, MappingFailure::Silent);
     }
 }

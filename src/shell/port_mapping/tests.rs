@@ -171,12 +171,7 @@ fn order(mapper: &PortMapper, id: MappingId) {
 fn failure(search: SocketAddr) -> Refusal {
     let (_mapper, answers) = ask(search);
     match answers.recv_timeout(PATIENCE) {
-        Ok(MappingAnswer::Failed {
-            id: 7,
-            conflict,
-            silent,
-            text,
-        }) => Refusal { conflict, silent, text },
+        Ok(MappingAnswer::Failed { id: 7, why, text }) => Refusal { why, text },
         other => panic!("{other:?}"),
     }
 }
@@ -185,7 +180,10 @@ fn failure(search: SocketAddr) -> Refusal {
 fn a_router_that_says_nothing_or_nonsense_is_a_clear_failure() {
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let nobody = failure(silent.local_addr().unwrap());
-    assert!(nobody.silent && nobody.text.contains("no "), "{nobody:?}");
+    assert!(
+        nobody.why == MappingFailure::Silent && nobody.text.contains("no "),
+        "{nobody:?}"
+    );
 
     type Answer = fn(&str, SocketAddr) -> Option<Vec<u8>>;
     let cases: [(&str, &str, Answer); 8] = [
@@ -208,7 +206,7 @@ fn a_router_that_says_nothing_or_nonsense_is_a_clear_failure() {
     ];
     for (name, search, answer) in cases {
         let failure = failure(fake(search, answer));
-        assert!(failure.silent && !failure.conflict, "{name}: {failure:?}");
+        assert_eq!(failure.why, MappingFailure::Silent, "{name}: {failure:?}");
         assert!(
             failure.text.contains("no ") && failure.text.len() < 300,
             "{name}: {failure:?}"
@@ -226,7 +224,7 @@ fn control_requests_that_go_wrong_say_why() {
             fault(718)
         })
     }));
-    assert!(conflict.conflict, "{conflict:?}");
+    assert_eq!(conflict.why, MappingFailure::Conflict, "{conflict:?}");
     let refused = failure(router(move |request| {
         Some(if request.contains("GetExternal") {
             address()
@@ -234,7 +232,7 @@ fn control_requests_that_go_wrong_say_why() {
             fault(606)
         })
     }));
-    assert!(!refused.conflict && !refused.silent, "{refused:?}");
+    assert_eq!(refused.why, MappingFailure::Refused, "{refused:?}");
     for (name, answer) in [
         ("garbage", page("garbage")),
         ("no address", external("router.example")),
@@ -242,18 +240,15 @@ fn control_requests_that_go_wrong_say_why() {
     ] {
         let refused = failure(router(move |_| Some(answer.clone())));
         assert!(
-            !refused.conflict && !refused.text.is_empty() && refused.text.len() < 500,
+            refused.why != MappingFailure::Conflict && !refused.text.is_empty() && refused.text.len() < 500,
             "{name}: {refused:?}"
         );
     }
     // What miniupnpd says behind another router.
     let nowhere = failure(router(|_| Some(external(""))));
-    assert!(
-        !nowhere.silent && nowhere.text.contains("no public address"),
-        "{nowhere:?}"
-    );
+    assert_eq!(nowhere.why, MappingFailure::NoPublicAddress, "{nowhere:?}");
     let hanging = failure(router(move |request| request.contains("GetExternal").then(address)));
-    assert!(hanging.silent, "{hanging:?}");
+    assert_eq!(hanging.why, MappingFailure::Silent, "{hanging:?}");
 }
 
 #[test]

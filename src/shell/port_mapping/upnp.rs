@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use super::gateway::own_address;
 use super::{Grant, Progress, Refusal, Wish};
+use crate::peer::api::nat::MappingFailure;
 use crate::shell::runtime;
 
 /// How the port is named in the router's list.
@@ -99,7 +100,7 @@ impl Memory {
         given_up.check()?;
         if let Some(gateway) = self.gateway.clone() {
             match self.ask(&gateway, wish, progress, given_up) {
-                Err(refusal) if refusal.silent => {}
+                Err(refusal) if refusal.why == MappingFailure::Silent => {}
                 answer => return answer,
             }
             // It may have restarted, with its services at other ports.
@@ -125,9 +126,7 @@ impl Memory {
         let internal = SocketAddr::new(own, wish.internal.port());
         let address = gateway.get_external_ip().map_err(|error| match error {
             GetExternalIpError::RequestError(RequestError::InvalidResponse(answer)) if names_no_address(&answer) => {
-                Refusal::refused(
-                    "the router has no public address: another router stands before it, or its line is down",
-                )
+                Refusal::no_public_address()
             }
             GetExternalIpError::RequestError(error) => unanswered(&error),
             error => Refusal::refused(format!("the router does not tell its address: {error}")),
