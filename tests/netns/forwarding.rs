@@ -10,6 +10,8 @@ use crate::{NAT_OUTCOMES, meet};
 
 /// The port that is forwarded by hand.
 const BY_HAND: u16 = 40123;
+/// Of the first host of a home.
+const LAN_ADDRESS: &str = "192.168.1.2";
 
 fn obstacle() -> Option<String> {
     players::obstacle_with_programs().or_else(mapping::obstacle)
@@ -57,11 +59,13 @@ fn each_protocol_lets_a_symmetric_router_be_passed() {
         // What to forward by hand before; that nothing is to be done, afterwards.
         let after = player.command("manual_port");
         let port = &before["port"];
-        let internal = format!("192.168.1.2:{port}");
         let told = |result: &Value, what: &str| result["text"].as_str().is_some_and(|text| text.contains(what));
-        let advised =
-            before["internal"] == *internal && before["protocol"] == "UDP" && told(&before, &internal.replace(':', ""))
-                || told(&before, "192.168.1.2") && told(&before, &port.to_string());
+        let advised = before["internal"] == format!("{LAN_ADDRESS}:{port}")
+            && before["protocol"] == "UDP"
+            && told(
+                &before,
+                &format!("Forward UDP port {port} to {LAN_ADDRESS} port {port} "),
+            );
         if !advised || after["port"] != *port || !told(&after, "Nothing needs to be done") {
             transcript.fail(test, &format!("manual_port said {before}, then {after}"));
         }
