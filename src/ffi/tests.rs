@@ -462,11 +462,15 @@ fn a_destroy_without_time_still_waits_for_a_poll_under_way() {
     let (entered, wait_until_entered) = std::sync::mpsc::channel();
     let returned = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let returning = returned.clone();
+    let destroyed = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let gone = destroyed.clone();
     let poll = std::thread::spawn(move || {
         crate::shell::with_node(node, |_| {
             entered.send(()).expect("the test waits");
-            // Longer than a destroy without time gives the background task.
-            std::thread::sleep(std::time::Duration::from_millis(200));
+            // Until the destroy waits for this call alone; one that does not wait returns, and the test fails.
+            while !crate::shell::table::is_awaited(node) && !gone.load(std::sync::atomic::Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
             returning.store(true, std::sync::atomic::Ordering::SeqCst);
             Ok(())
         })
@@ -475,9 +479,8 @@ fn a_destroy_without_time_still_waits_for_a_poll_under_way() {
     wait_until_entered.recv().expect("the call begins");
     // SAFETY: no pointers.
     assert_eq!(unsafe { lanline_node_destroy(node, 0) }, 0);
-    assert!(
-        returned.load(std::sync::atomic::Ordering::SeqCst),
-        "the call was still under way"
-    );
+    let had_returned = returned.load(std::sync::atomic::Ordering::SeqCst);
+    destroyed.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(had_returned, "the call was still under way");
     poll.join().expect("the call ends well");
 }

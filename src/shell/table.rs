@@ -5,6 +5,8 @@
 use std::ops::Deref;
 use std::ptr;
 use std::sync::Arc;
+#[cfg(test)]
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -27,12 +29,17 @@ const LOOK_AGAIN: Duration = Duration::from_micros(100);
 struct Slot {
     word: AtomicU64,
     node: AtomicPtr<Node>,
+    /// A removal waits for other users; tests cannot see it from outside.
+    #[cfg(test)]
+    awaited: AtomicBool,
 }
 
 static TABLE: [Slot; SLOTS] = [const {
     Slot {
         word: AtomicU64::new(0),
         node: AtomicPtr::new(ptr::null_mut()),
+        #[cfg(test)]
+        awaited: AtomicBool::new(false),
     }
 }; SLOTS];
 
@@ -96,6 +103,8 @@ pub fn insert(node: Arc<Node>) -> Option<u32> {
         next.0 = index + 1;
         next.1 = next.1 % ((1 << (32 - INDEX_BITS)) - 1) + 1;
         let id = next.1 << INDEX_BITS | index as u32;
+        #[cfg(test)]
+        slot.awaited.store(false, Ordering::Release);
         slot.node.store(Arc::into_raw(node).cast_mut(), Ordering::Release);
         slot.word.fetch_add(u64::from(id) << ID_SHIFT, Ordering::AcqRel);
         return Some(id);
@@ -140,9 +149,17 @@ impl Leaving {
     /// None of them blocks for long, and a wait that is in progress is woken when the node closes.
     pub fn wait_for_others(self) {
         while self.0.slot.word.load(Ordering::Acquire) & USERS > 1 {
+            #[cfg(test)]
+            self.0.slot.awaited.store(true, Ordering::Release);
             std::thread::sleep(LOOK_AGAIN);
         }
     }
+}
+
+/// Whether the removal of that id has nothing left to do but to wait for other users.
+#[cfg(test)]
+pub fn is_awaited(id: u32) -> bool {
+    TABLE[id as usize % SLOTS].awaited.load(Ordering::Acquire)
 }
 
 /// All valid ids.
