@@ -159,7 +159,7 @@ impl Attempts {
     }
 
     /// Attempts that have an introduction.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "lab"))]
     pub fn introductions(&self) -> Vec<u64> {
         self.by_introduction.keys().copied().collect()
     }

@@ -359,7 +359,7 @@ impl Paths {
     }
 
     /// Routes there are.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "lab"))]
     pub fn len(&self) -> usize {
         self.routes.len()
     }
