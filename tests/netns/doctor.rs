@@ -49,18 +49,18 @@ impl Drop for Program {
 struct Case {
     label: &'static str,
     router: Router,
-    maps: bool,
+    maps: Option<Speaks>,
     exit: i32,
     says: &'static [(&'static str, &'static str)],
     words: &'static [&'static str],
 }
 
 /// Values as JSON, at JSON pointers.
-const CASES: [Case; 4] = [
+const CASES: [Case; 5] = [
     Case {
         label: "plain",
         router: Router::PortRestricted,
-        maps: false,
+        maps: None,
         exit: 0,
         says: &[
             ("/nat/type", "\"PORT_RESTRICTED\""),
@@ -79,7 +79,7 @@ const CASES: [Case; 4] = [
     Case {
         label: "upnp",
         router: Router::PortRestricted,
-        maps: true,
+        maps: Some(Speaks::Upnp),
         exit: 0,
         says: &[
             ("/nat/type", "\"PORT_RESTRICTED\""),
@@ -94,7 +94,7 @@ const CASES: [Case; 4] = [
     Case {
         label: "carrier",
         router: Router::Carrier,
-        maps: true,
+        maps: Some(Speaks::Upnp),
         exit: 0,
         says: &[
             ("/nat/type", "\"PORT_RESTRICTED\""),
@@ -113,9 +113,21 @@ const CASES: [Case; 4] = [
         words: &["another router stands before it", "has no public address of its own"],
     },
     Case {
+        label: "inner",
+        router: Router::Carrier,
+        maps: Some(Speaks::NatPmp),
+        exit: 0,
+        says: &[
+            ("/mapping/ports", "[]"),
+            ("/double_nat", "true"),
+            ("/advice/0/id", "\"bridge\""),
+        ],
+        words: &["natpmp: the router has no public address"],
+    },
+    Case {
         label: "blocked",
         router: Router::UdpBlocked,
-        maps: false,
+        maps: None,
         exit: 1,
         says: &[
             ("/udp_blocked", "true"),
@@ -174,8 +186,7 @@ fn an_ordinary_user_gets_a_right_report() {
         .map(|case| network.hosts(case.label, case.router, 1).remove(0));
     let _daemons: Vec<Daemon> = CASES
         .iter()
-        .filter(|case| case.maps)
-        .map(|case| Daemon::start(&network.router_namespace(case.label), Speaks::Upnp))
+        .filter_map(|case| Some(Daemon::start(&network.router_namespace(case.label), case.maps?)))
         .collect();
     let _server = Server::start_on(test, &transcript, &network, &Network::SERVER_ADDRESSES);
     let program = Program::copy(&network);

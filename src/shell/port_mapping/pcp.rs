@@ -129,6 +129,8 @@ fn pcp_refusal(failure: pcp::Failure) -> Refusal {
         pcp::Failure::UnsupportedVersion(_) | pcp::Failure::UnsupportedOpcode => {
             Refusal::silent("the router does not speak it")
         }
+        // "For example, has not yet obtained an external IP address" (RFC 6887, section 7.4).
+        pcp::Failure::NetworkFailure(_) => Refusal::no_public_address(),
         pcp::Failure::CannotProvideExternal(_) => Refusal::conflict(text),
         _ => Refusal::refused(text),
     }
@@ -139,6 +141,8 @@ fn natpmp_refusal(failure: natpmp::Failure) -> Refusal {
     match failure {
         natpmp::Failure::Timeout => Refusal::silent("the router did not answer"),
         natpmp::Failure::Socket(error) => Refusal::silent(unreachable(&error)),
+        // RFC 6886, section 3.5; miniupnpd says so when its own address is a private one.
+        natpmp::Failure::NetworkFailure => Refusal::no_public_address(),
         natpmp::Failure::UnsupportedVersion(_) => Refusal::silent("the router does not speak it"),
         _ => Refusal::refused(text),
     }
@@ -149,4 +153,30 @@ fn unreachable(error: &std::io::Error) -> String {
         return "the router does not speak it".to_owned();
     }
     format!("the router cannot be asked: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::api::nat::MappingFailure;
+
+    #[test]
+    fn reasons_are_told_apart() {
+        for (failure, why) in [
+            (pcp::Failure::Timeout, MappingFailure::Silent),
+            (pcp::Failure::UnsupportedOpcode, MappingFailure::Silent),
+            (pcp::Failure::CannotProvideExternal(9), MappingFailure::Conflict),
+            (pcp::Failure::NetworkFailure(9), MappingFailure::NoPublicAddress),
+            (pcp::Failure::NotAuthorized(9), MappingFailure::Refused),
+        ] {
+            assert_eq!(pcp_refusal(failure).why, why);
+        }
+        for (failure, why) in [
+            (natpmp::Failure::Timeout, MappingFailure::Silent),
+            (natpmp::Failure::NetworkFailure, MappingFailure::NoPublicAddress),
+            (natpmp::Failure::NotAuthorized, MappingFailure::Refused),
+        ] {
+            assert_eq!(natpmp_refusal(failure).why, why);
+        }
+    }
 }
