@@ -35,7 +35,7 @@ use crate::codes::PathKind;
 use crate::engine::SocketName;
 use crate::peer::api::{Command, NodeConfig, RequestId};
 use crate::relay::RelayLimits;
-use crate::server::{ServerConfig, ServerSocket};
+use crate::server::{RelayConfig, ServerConfig, ServerSocket};
 use crate::transport::identity::{Guid, Identity, PublicKey};
 use crate::wire::control::{Consent, RelayPolicy};
 
@@ -382,7 +382,7 @@ impl Scenario {
             access_key: String::new(),
             sockets,
             max_nodes: 10_000,
-            relay: Some(RelayLimits::default()),
+            relay: RelayConfig::Own(RelayLimits::default()),
             wall_clock: 0,
         };
         (builder.change_server)(&mut config);

@@ -105,6 +105,8 @@ struct Attempt {
     target: Side,
     request: u32,
     target_guid: Guid,
+    /// The two shall not learn each other's addresses.
+    hidden: bool,
     /// The target showed that it lives.
     reacted: bool,
     /// How often both sides were told of new facts.
@@ -135,15 +137,15 @@ fn pair(one: LinkId, other: LinkId) -> (LinkId, LinkId) {
 }
 
 impl Introductions {
-    /// Begins an attempt under a fresh random id; the caller tells both sides.
+    /// Begins an attempt under a fresh random id; the caller tells both sides. `hidden`: neither side is told anything of the other one while it
+    /// runs.
     pub fn begin(
         &mut self,
         now: Instant,
         id: u64,
-        asker: LinkId,
-        request: u32,
-        target: LinkId,
-        target_guid: Guid,
+        (asker, request): (LinkId, u32),
+        (target, target_guid): (LinkId, Guid),
+        hidden: bool,
     ) -> Result<(), NotBegun> {
         if let Some(running) = self.pairs.get(&pair(asker, target)).copied() {
             // For a side that has reported its end nothing is in progress any more: it may ask anew.
@@ -168,6 +170,7 @@ impl Introductions {
             target: Side::new(target),
             request,
             target_guid,
+            hidden,
             reacted: false,
             updates: 0,
             expires: now + VALID_TIME,
@@ -187,6 +190,12 @@ impl Introductions {
                 .iter()
                 .any(|side| side.link == link && side.ended)
         })
+    }
+
+    /// The asker's link and the target's.
+    pub fn sides(&self, id: u64) -> Option<[LinkId; 2]> {
+        let attempt = self.attempts.get(&id)?;
+        Some([attempt.asker.link, attempt.target.link])
     }
 
     /// The target acknowledges an introduction, or turns it down.
@@ -243,7 +252,7 @@ impl Introductions {
             let Some(attempt) = self
                 .attempts
                 .get_mut(id)
-                .filter(|attempt| attempt.updates < MAX_UPDATES)
+                .filter(|attempt| !attempt.hidden && attempt.updates < MAX_UPDATES)
             else {
                 continue;
             };
@@ -267,7 +276,7 @@ impl Introductions {
         } else {
             return None;
         };
-        if side.ended || other.ended || side.forecasts >= MAX_FORECASTS {
+        if attempt.hidden || side.ended || other.ended || side.forecasts >= MAX_FORECASTS {
             return None;
         }
         side.forecasts += 1;

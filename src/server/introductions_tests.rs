@@ -8,7 +8,7 @@ const GUID: Guid = Guid(77);
 
 fn begun() -> (Introductions, Instant) {
     let (mut introductions, now) = (Introductions::default(), Instant::now());
-    assert_eq!(introductions.begin(now, 9, ASKER, 5, TARGET, GUID), Ok(()));
+    assert_eq!(introductions.begin(now, 9, (ASKER, 5), (TARGET, GUID), false), Ok(()));
     (introductions, now)
 }
 
@@ -165,20 +165,20 @@ fn an_asker_that_no_longer_wants_it_says_so() {
 fn a_pair_has_one_attempt_whoever_asks() {
     let (mut introductions, now) = begun();
     assert_eq!(
-        introductions.begin(now, 10, ASKER, 6, TARGET, GUID),
+        introductions.begin(now, 10, (ASKER, 6), (TARGET, GUID), false),
         Err(NotBegun::AlreadyInProgress)
     );
     assert_eq!(
-        introductions.begin(now, 10, TARGET, 1, ASKER, Guid(1)),
+        introductions.begin(now, 10, (TARGET, 1), (ASKER, Guid(1)), false),
         Err(NotBegun::AlreadyInProgress)
     );
     // Over for the asker, not yet for the target.
     introductions.ended(ASKER, 9, false);
     assert_eq!(
-        introductions.begin(now, 10, TARGET, 1, ASKER, Guid(1)),
+        introductions.begin(now, 10, (TARGET, 1), (ASKER, Guid(1)), false),
         Err(NotBegun::AlreadyInProgress)
     );
-    assert_eq!(introductions.begin(now, 11, ASKER, 6, TARGET, GUID), Ok(()));
+    assert_eq!(introductions.begin(now, 11, (ASKER, 6), (TARGET, GUID), false), Ok(()));
     assert_eq!(introductions.attempts.keys().copied().collect::<Vec<_>>(), [11]);
 }
 
@@ -187,22 +187,22 @@ fn attempts_are_bounded_for_the_asker_and_for_the_target() {
     let (mut introductions, now) = (Introductions::default(), Instant::now());
     for number in 0..MAX_ATTEMPTS_AS_ASKER as u64 {
         assert_eq!(
-            introductions.begin(now, number, ASKER, 1, LinkId(100 + number), GUID),
+            introductions.begin(now, number, (ASKER, 1), (LinkId(100 + number), GUID), false),
             Ok(())
         );
     }
     assert_eq!(
-        introductions.begin(now, 5_000, ASKER, 1, LinkId(99), GUID),
+        introductions.begin(now, 5_000, (ASKER, 1), (LinkId(99), GUID), false),
         Err(NotBegun::AskerBusy)
     );
     for number in 0..MAX_ATTEMPTS_AS_TARGET as u64 {
         assert_eq!(
-            introductions.begin(now, 10_000 + number, LinkId(10_000 + number), 1, ASKER, GUID),
+            introductions.begin(now, 10_000 + number, (LinkId(10_000 + number), 1), (ASKER, GUID), false),
             Ok(())
         );
     }
     assert_eq!(
-        introductions.begin(now, 5_000, LinkId(99), 1, ASKER, GUID),
+        introductions.begin(now, 5_000, (LinkId(99), 1), (ASKER, GUID), false),
         Err(NotBegun::TargetBusy)
     );
     introductions.link_closed(ASKER);

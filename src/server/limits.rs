@@ -42,6 +42,21 @@ pub const OPEN_NAT_PER_NETWORK: u32 = 8_192;
 /// The window of both.
 pub const OPEN_NAT_WINDOW: Duration = Duration::from_secs(10);
 
+/// Relay requests of one node in [`RELAY_WINDOW`]: all its pairs of a full session lose their relay at once, and the next one fails, too.
+pub const RELAY_REQUESTS_PER_KEY: u32 = 128;
+/// Relay requests from one network in [`RELAY_WINDOW`]: as open-NAT requests.
+pub const RELAY_REQUESTS_PER_NETWORK: u32 = 8_192;
+/// The window of both.
+pub const RELAY_WINDOW: Duration = Duration::from_secs(10);
+
+/// Pairs of tickets for which one node asks in [`TICKET_WINDOW`], with introductions or without: four full sessions. A ticket costs the server
+/// nothing, but each can be made a session of a relay, that stays for a minute.
+pub const TICKETS_PER_KEY: u32 = 256;
+/// The same from one network: 64 such nodes.
+pub const TICKETS_PER_NETWORK: u32 = 16_384;
+/// The window of both: the time after which a relay forgets who says nothing.
+pub const TICKET_WINDOW: Duration = Duration::from_secs(60);
+
 /// Control messages of one node in [`CONTROL_WINDOW`]: three for each open-NAT request it may make, two for as many that
 /// reach it, and updates of its addresses.
 pub const CONTROL_MESSAGES: u32 = 1_024;
@@ -113,6 +128,16 @@ impl NodeLimits {
     /// Limits for open-NAT requests.
     pub fn open_nat() -> Self {
         Self::new(OPEN_NAT_WINDOW, OPEN_NAT_PER_KEY, OPEN_NAT_PER_NETWORK)
+    }
+
+    /// Limits for relay requests.
+    pub fn relay_requests() -> Self {
+        Self::new(RELAY_WINDOW, RELAY_REQUESTS_PER_KEY, RELAY_REQUESTS_PER_NETWORK)
+    }
+
+    /// Limits for tickets.
+    pub fn tickets() -> Self {
+        Self::new(TICKET_WINDOW, TICKETS_PER_KEY, TICKETS_PER_NETWORK)
     }
 
     fn new(window: Duration, per_key: u32, per_network: u32) -> Self {

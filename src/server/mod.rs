@@ -12,7 +12,11 @@
 //! | `permits` | who may open many sockets or probe many ports |
 //! | `cookies` | proof that a node receives at an address |
 //! | `candidates` | which of a node's addresses another node is told |
-//! | `relays` | the server's own relay, and offers of relays |
+//! | `introduce` | who is introduced to whom, and how, by both sides' consent and relay policy |
+//! | `relays` | which relays there are, which one two nodes are offered, and the tickets for it |
+//! | `relay_requests` | nodes that ask for a relay |
+//! | `acquaintances` | who has been introduced to whom |
+//! | `forwarding` | the server's own relay |
 //! | `reflector` | STUN |
 //! | `limits` | how much one key, address and network may ask; all numbers |
 //! | `scope` | what kind of network an address belongs to |
@@ -23,14 +27,18 @@
 //! which replaces the old one. Packets of the old connection from the new address are dropped: to follow them, the server
 //! would have to prove that they are the node's and not a copy that somebody else sent first.
 
+mod acquaintances;
 mod addresses;
 mod candidates;
 mod cookies;
+mod forwarding;
+mod introduce;
 mod introductions;
 mod limits;
 mod permits;
 mod reflector;
 mod registry;
+mod relay_requests;
 mod relays;
 mod sessions;
 mod updates;
@@ -44,13 +52,17 @@ use rand::{Rng, SeedableRng};
 
 use crate::codes::Code;
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
-use crate::relay::RelayLimits;
+use crate::relay::RelayCounters;
+use crate::relay::ticket::TicketKey;
 use crate::transport::identity::Identity;
 use crate::transport::{LinkKind, Origin, SyntheticAddress, Transport, TransportConfig};
 use crate::wire::classify::{Context, Kind, classify};
 use crate::wire::relay::{BIND_BYTE, DATA_BYTE};
+use acquaintances::Acquaintances;
 use addresses::AddressTable;
 use cookies::Cookies;
+use forwarding::Forwarding;
+pub use forwarding::{OutsideRelay, RelayConfig};
 use introductions::Introductions;
 use limits::NodeLimits;
 use reflector::{Outcome, Reflector};
@@ -100,8 +112,8 @@ pub struct ServerConfig {
     pub sockets: Vec<ServerSocket>,
     /// Most registered nodes.
     pub max_nodes: usize,
-    /// What its relay takes on; `None`: it relays for nobody.
-    pub relay: Option<RelayLimits>,
+    /// Who forwards for players on these sockets.
+    pub relay: RelayConfig,
     /// The present moment in milliseconds since 1970: what tickets' expiry is told in.
     pub wall_clock: u64,
 }
@@ -131,6 +143,18 @@ pub struct ServerCounters {
     pub forecasts: u64,
     /// Forecasts not passed on: of no running attempt, too many, or not of the sender's own address.
     pub forecasts_refused: u64,
+    /// Requests for a relay.
+    pub relay_requests: u64,
+    /// Those that were refused, for whatever reason.
+    pub relay_requests_refused: u64,
+    /// Tickets granted: two for each offer of a relay.
+    pub tickets: u64,
+    /// Offers that were not made because the asker had had too many.
+    pub tickets_refused: u64,
+    /// Reports of nodes on how far relays are.
+    pub round_trip_reports: u64,
+    /// Figures of the relay on the server's own sockets.
+    pub relay: RelayCounters,
 }
 
 /// A server.
@@ -146,8 +170,12 @@ pub struct Server {
     reflector: Reflector,
     cookies: Cookies,
     relays: Relays,
+    forwarding: Forwarding,
+    acquaintances: Acquaintances,
     registration_limits: NodeLimits,
     open_nat_limits: NodeLimits,
+    relay_limits: NodeLimits,
+    ticket_limits: NodeLimits,
     counters: ServerCounters,
     /// Reused for every control message that is sent.
     encoded: Vec<u8>,
@@ -169,14 +197,21 @@ impl Server {
             keep_alive: KEEP_ALIVE,
             max_links: config.max_nodes.saturating_add(MAX_UNREGISTERED),
         });
-        let relays = Relays::new(now, &config.identity, config.relay, config.wall_clock);
+        let identity = &config.identity;
+        let ticket_key = TicketKey::new(&relays::ticket_key(identity, &identity.public()));
+        let forwarding = Forwarding::new(now, &config.relay, ticket_key, config.wall_clock);
+        let relays = Relays::new(now, identity.clone(), forwarding.is_on(), config.wall_clock);
         let mut cookie_secret = [0; 32];
         random.fill_bytes(&mut cookie_secret);
         let cookies = Cookies::new(now, &cookie_secret);
+        let mut pair_secret = [0; 32];
+        random.fill_bytes(&mut pair_secret);
         Self {
             reflector: Reflector::new(config.sockets.clone(), cookies.clone()),
             cookies,
             relays,
+            forwarding,
+            acquaintances: Acquaintances::new(&pair_secret),
             sockets: config.sockets,
             access_key: config.access_key,
             random,
@@ -187,6 +222,8 @@ impl Server {
             introductions: Introductions::default(),
             registration_limits: NodeLimits::registrations(),
             open_nat_limits: NodeLimits::open_nat(),
+            relay_limits: NodeLimits::relay_requests(),
+            ticket_limits: NodeLimits::tickets(),
             counters: ServerCounters::default(),
             encoded: Vec::new(),
             shutting_down: false,
@@ -198,6 +235,7 @@ impl Server {
         let transport = self.transport.counters();
         ServerCounters {
             nodes: self.registry.len() as u64,
+            relay: self.forwarding.counters(),
             dropped: self.counters.dropped + transport.unknown_connection + transport.malformed,
             ..self.counters
         }
@@ -268,7 +306,7 @@ impl Engine for Server {
                 self.handle_links(now);
             }
             Kind::OwnFrame(BIND_BYTE | DATA_BYTE) => {
-                if !self.relays.handle(now, datagram) {
+                if !self.forwarding.handle(now, datagram) {
                     self.counters.dropped += 1;
                 }
             }
@@ -280,13 +318,13 @@ impl Engine for Server {
         self.transport.handle_timeout(now);
         self.addresses.handle_timeout(now);
         self.introductions.handle_timeout(now);
-        self.relays.handle_timeout(now);
+        self.forwarding.handle_timeout(now);
         self.close_silent(now);
         self.handle_links(now);
     }
 
     fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
-        if let Some(transmit) = self.relays.poll_transmit(buffer) {
+        if let Some(transmit) = self.forwarding.poll_transmit(buffer) {
             return Some(transmit);
         }
         if let Some(transmit) = self.reflector.poll_transmit(buffer) {
@@ -317,7 +355,7 @@ impl Engine for Server {
             self.addresses.poll_timeout(),
             self.introductions.poll_timeout(),
             self.sessions.poll_timeout(),
-            self.relays.poll_timeout(),
+            self.forwarding.poll_timeout(),
         ];
         deadlines.into_iter().flatten().min()
     }

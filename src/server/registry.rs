@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use crate::transport::LinkId;
 use crate::transport::identity::{Guid, PublicKey};
-use crate::wire::control::{AddressProof, Consent, RelayPolicy};
+use crate::wire::control::{AddressProof, Consent, RelayPolicy, RelayRoundTrip};
 use crate::wire::introduction::{Candidate, NatFacts};
 
 /// A game's identifier, as a number. Never reused within the life of a [`Registry`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct AppId(u64);
+pub struct AppId(pub(super) u64);
 
 /// What a node says of itself, and may change.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,6 +29,8 @@ pub struct Profile {
     pub facts: NatFacts,
     /// Addresses that it has proven, checked.
     pub proofs: Box<[AddressProof]>,
+    /// When its packets may go through a relay.
+    pub relay_policy: RelayPolicy,
 }
 
 /// A registered node.
@@ -42,8 +44,8 @@ pub struct Node {
     pub app: AppId,
     /// Its address as the server sees it.
     pub observed: SocketAddr,
-    /// When its packets may go through a relay.
-    pub relay_policy: RelayPolicy,
+    /// What it measured of the way to relays.
+    pub round_trips: Box<[RelayRoundTrip]>,
     /// The rest.
     pub profile: Profile,
     app_name: Arc<str>,
@@ -68,8 +70,6 @@ pub struct Applicant<'a> {
     pub app: &'a str,
     /// Its address as the server sees it.
     pub observed: SocketAddr,
-    /// When its packets may go through a relay.
-    pub relay_policy: RelayPolicy,
     /// The rest.
     pub profile: Profile,
 }
@@ -138,7 +138,7 @@ impl Registry {
             guid,
             app,
             observed: applicant.observed,
-            relay_policy: applicant.relay_policy,
+            round_trips: Box::default(),
             profile: applicant.profile,
             app_name,
         };
@@ -199,7 +199,6 @@ mod tests {
             key: PublicKey([key; 32]),
             app,
             observed: "203.0.113.1:4000".parse().unwrap(),
-            relay_policy: RelayPolicy::Fallback,
             profile: Profile::default(),
         }
     }

@@ -10,23 +10,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rand::Rng;
 use ring::hmac;
 
-use super::candidates::{self, Addresses};
-use super::introductions::{NotBegun, Notice, VALID_TIME};
+use super::candidates::Addresses;
+use super::introductions::Notice;
 use super::limits::ControlBudget;
-use super::permits::permits;
 use super::registry::{Applicant, Node, Profile, Refusal};
-use super::relays::Pair;
+use super::relay_requests::Wish;
 use super::{IDLE_TIMEOUT, Server};
 use crate::codes::Code;
-use crate::transport::identity::{Guid, PublicKey};
+use crate::engine::SocketName;
+use crate::transport::identity::PublicKey;
 use crate::transport::{CloseInfo, LinkEvent, LinkId, SyntheticAddress};
-use crate::wire::control::{
-    ACCESS_EXPORTER_LABEL, Consent, FromServer, Hello, MAX_STUN_ADDRESSES, RelayPolicy, ToServer, Ways,
-};
-use crate::wire::introduction::Introduction;
+use crate::wire::control::{ACCESS_EXPORTER_LABEL, FromServer, Hello, KnownRelay, MAX_STUN_ADDRESSES, ToServer};
 use crate::wire::{DecodeError, MAX_APP_ID, PROTOCOL_VERSION, peek_protocol};
 
 /// How long a link may stay without Hello. A node sends it with its last flight of the handshake: this is many
@@ -34,7 +30,7 @@ use crate::wire::{DecodeError, MAX_APP_ID, PROTOCOL_VERSION, peek_protocol};
 const HELLO_TIME: Duration = Duration::from_secs(5);
 
 /// A code and a text, for a close or for a failed request.
-type Why = (Code, &'static str);
+pub(super) type Why = (Code, &'static str);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -235,13 +231,12 @@ impl Server {
             candidates: hello.candidates.into(),
             facts: hello.facts,
             proofs: self.proven(now, link, hello.proofs),
+            relay_policy: hello.relay_policy,
         };
-        let relay_policy = hello.relay_policy;
         let applicant = Applicant {
             key,
             app: &hello.app,
             observed,
-            relay_policy,
             profile,
         };
         let replaced = self
@@ -267,7 +262,7 @@ impl Server {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             stun,
             idle_timeout_ms: IDLE_TIMEOUT.as_millis() as u32,
-            relays: Vec::new(),
+            relays: self.relays_known_to(link),
         };
         self.tell(now, link, &welcome);
         Ok(())
@@ -290,7 +285,7 @@ impl Server {
                 candidates,
                 facts,
                 proofs,
-                relay_policy: _,
+                relay_policy,
             }) => {
                 let profile = Profile {
                     consent,
@@ -298,6 +293,7 @@ impl Server {
                     candidates: candidates.into(),
                     facts,
                     proofs: self.proven(now, link, proofs),
+                    relay_policy,
                 };
                 self.update(now, link, profile);
             }
@@ -310,12 +306,28 @@ impl Server {
                 self.open_nat(now, link, (request, target), first_flight, ways);
             }
             Ok(ToServer::IntroductionReceived { introduction, accepted }) => {
-                self.introductions.received(link, introduction, accepted);
+                self.introduction_received(link, introduction, accepted);
             }
             Ok(ToServer::PunchEnded { introduction, path }) => self.introductions.ended(link, introduction, path != 0),
             Ok(ToServer::CancelOpenNat { request }) => self.introductions.cancel(link, request),
             Ok(ToServer::Forecast { introduction, forecast }) => self.forecast(now, link, introduction, forecast),
-            Ok(ToServer::RequestRelay { .. } | ToServer::RelayRoundTrips { .. }) => {}
+            Ok(ToServer::RequestRelay {
+                request,
+                target,
+                idle_ms,
+                tried,
+                announced,
+            }) => {
+                let wish = Wish {
+                    request,
+                    target,
+                    idle_ms,
+                    tried,
+                    announced,
+                };
+                self.request_relay(now, link, &wish);
+            }
+            Ok(ToServer::RelayRoundTrips { round_trips }) => self.round_trips(link, round_trips),
             Ok(ToServer::Hello(_)) => self.close(now, link, (Code::ProtocolViolation, "a second Hello")),
             // A later version's; what it needs an answer to it would not send to this one.
             Err(DecodeError::UnknownType(_)) => {}
@@ -323,96 +335,27 @@ impl Server {
         }
     }
 
-    fn open_nat(
-        &mut self,
-        now: Instant,
-        link: LinkId,
-        (request, target): (u32, Guid),
-        first_flight: Bytes,
-        ways: Ways,
-    ) {
-        match self.introduce(now, link, request, target, ways) {
-            Ok((target_link, for_asker, mut for_target)) => {
-                self.counters.introductions += 1;
-                for_target.first_flight = first_flight;
-                self.tell(now, target_link, &FromServer::Introduction(for_target));
-                self.tell(now, link, &FromServer::Introduction(for_asker));
-                // Each waits for its half of the introduction, and probing starts with the later one.
-                self.transport.hurry(now, target_link);
-                self.transport.hurry(now, link);
-            }
-            Err((code, text)) => {
-                self.counters.introductions_refused += 1;
-                let (code, text) = (code.number(), text.to_owned());
-                self.tell(
-                    now,
-                    link,
-                    &FromServer::OpenNatFailed {
-                        request,
-                        target,
-                        code,
-                        text,
-                    },
-                );
-            }
+    fn introduction_received(&mut self, link: LinkId, introduction: u64, accepted: bool) {
+        let sides = self.introductions.sides(introduction);
+        if !accepted
+            && let Some([asker, target]) = sides.filter(|[_, target]| *target == link)
+            && let (Some(asker), Some(target)) = (self.registry.node(asker), self.registry.node(target))
+        {
+            self.acquaintances.declined(asker, target);
         }
+        self.introductions.received(link, introduction, accepted);
     }
 
-    /// Begins an attempt. Returns the target's link, and what the asker and the target are told.
-    fn introduce(
-        &mut self,
-        now: Instant,
-        asker_link: LinkId,
-        request: u32,
-        guid: Guid,
-        ways: Ways,
-    ) -> Result<(LinkId, Introduction, Introduction), Why> {
-        let asker = self
-            .registry
-            .node(asker_link)
-            .ok_or((Code::NotConnected, "not registered"))?;
-        // Counted first: asking for guids that are not there is asking, too.
-        if !self.open_nat_limits.allow(now, asker.guid, asker.observed.ip()) {
-            return Err((
-                Code::RateLimited,
-                "too many open-NAT requests from this node or its network",
-            ));
-        }
-        if guid == asker.guid {
-            return Err((Code::Self_, "the target is this node itself"));
-        }
-        let (target_link, target) = self.registry.find(asker.app, guid).ok_or((
-            Code::TargetNotConnected,
-            "the other player is not connected to this server",
-        ))?;
-        permitted(asker, target)?;
-        // Two draws in this order, whatever becomes of them: the same seed gives the same run.
-        let id = self.random.next_u64();
-        let mut secret = [0; 32];
-        self.random.fill_bytes(&mut secret);
-        self.introductions
-            .begin(now, id, asker_link, request, target_link, guid)
-            .map_err(|not_begun| match not_begun {
-                NotBegun::AlreadyInProgress => (Code::AlreadyInProgress, "an attempt between these two is running"),
-                NotBegun::AskerBusy => (Code::RateLimited, "too many open-NAT requests of this node are running"),
-                NotBegun::TargetBusy => (Code::RateLimited, "too many players are being introduced to the target"),
-                NotBegun::ServerBusy => (Code::RateLimited, "the server has too many introductions running"),
-            })?;
-        let mut for_asker = introduction(id, secret, request, target, asker);
-        let mut for_target = introduction(id, secret, 0, asker, target);
-        let policies = [asker.relay_policy, target.relay_policy];
-        let pair = Pair {
-            asker: asker.guid,
-            target: target.guid,
-        };
-        if ways != Ways::Direct && !policies.contains(&RelayPolicy::Never) {
-            let random = |bytes: &mut [u8]| self.random.fill_bytes(bytes);
-            if let Some([of_asker, of_target]) = self.relays.offer(now, pair, random) {
-                for_asker.relays.push(of_asker);
-                for_target.relays.push(of_target);
-            }
-        }
-        Ok((target_link, for_asker, for_target))
+    /// The socket that a link's node came by.
+    pub(super) fn socket_of(&self, link: LinkId) -> Option<SocketName> {
+        let session = self.sessions.links.get(&link)?;
+        Some(self.addresses.real(session.address)?.0)
+    }
+
+    /// The relays that a node is told of.
+    pub(super) fn relays_known_to(&self, link: LinkId) -> Vec<KnownRelay> {
+        let versions = self.registry.node(link).map(|node| self.versions(link, node));
+        self.relays.known_to(versions.unwrap_or_default())
     }
 
     fn send_notice(&mut self, now: Instant, notice: Notice) {
@@ -468,55 +411,6 @@ impl Server {
         if self.transport.send_control(link, &self.encoded).is_err() {
             self.close(now, link, (Code::QueueFull, "the node does not read what it is sent"));
         }
-    }
-}
-
-/// Whether the two may be introduced: the target's consent, and both sides' relay policy.
-fn permitted(asker: &Node, target: &Node) -> Result<(), Why> {
-    let consents = match target.profile.consent {
-        Consent::App => true,
-        Consent::Session => {
-            target.profile.session_tag != [0; 16] && target.profile.session_tag == asker.profile.session_tag
-        }
-        Consent::Nobody => false,
-    };
-    if !consents {
-        return Err((
-            Code::Refused,
-            "the other player does not accept introductions from this one",
-        ));
-    }
-    // Who hides its address must not be introduced with it, and this version knows no other way.
-    if asker.relay_policy == RelayPolicy::Only {
-        return Err((
-            Code::Policy,
-            "this player's relay policy is `only`, and the server has no relay",
-        ));
-    }
-    if target.relay_policy == RelayPolicy::Only {
-        return Err((
-            Code::Policy,
-            "the other player's relay policy is `only`, and the server has no relay",
-        ));
-    }
-    Ok(())
-}
-
-/// What `receiver` is told of `peer`.
-fn introduction(id: u64, secret: [u8; 32], request: u32, peer: &Node, receiver: &Node) -> Introduction {
-    Introduction {
-        id,
-        request,
-        peer: peer.key,
-        secret,
-        valid_ms: VALID_TIME.as_millis() as u32,
-        candidates: candidates::for_introduction(addresses(peer), addresses(receiver)),
-        own_observed: Some(receiver.observed),
-        facts: peer.profile.facts,
-        permit: permits(&receiver.profile.facts, &peer.profile.facts).0,
-        relays: Vec::new(),
-        first_flight: Bytes::new(),
-        own_facts: receiver.profile.facts,
     }
 }
 

@@ -5,19 +5,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use super::super::introductions::REACTION_TIME;
 use super::super::limits::OPEN_NAT_PER_KEY;
-use super::super::{ServerConfig, ServerSocket};
+use super::super::{RelayConfig, ServerConfig, ServerSocket};
 use super::*;
 use crate::engine::{Datagram, Engine, SocketName};
 use crate::relay::RelayLimits;
-use crate::transport::identity::Identity;
+use crate::transport::identity::{Guid, Identity};
 use crate::transport::{CloseReason, LinkKind, Transport, TransportConfig};
-use crate::wire::introduction::{Candidate, CandidateKind, NatFacts};
+use crate::wire::control::{Consent, RelayPolicy, Ways};
+use crate::wire::introduction::{Candidate, CandidateKind, Introduction, NatFacts};
 
+#[path = "relay_requests_tests.rs"]
+mod relay_requests;
 #[path = "updates_tests.rs"]
 mod updates;
 
@@ -42,6 +45,10 @@ struct World {
 }
 
 fn world_with(access_key: &str, max_nodes: usize) -> World {
+    world_of(access_key, max_nodes, RelayConfig::Own(RelayLimits::default()))
+}
+
+fn world_of(access_key: &str, max_nodes: usize, relay: RelayConfig) -> World {
     let now = Instant::now();
     let socket = |name, bound: &str, main| ServerSocket {
         name,
@@ -59,7 +66,7 @@ fn world_with(access_key: &str, max_nodes: usize) -> World {
             socket(SocketName::Listen(0), "198.51.100.1:61112", false),
         ],
         max_nodes,
-        relay: Some(RelayLimits::default()),
+        relay,
         wall_clock: 0,
     };
     World {
@@ -294,7 +301,10 @@ impl Client {
 
 /// Two registered nodes that have heard Welcome.
 fn two(first: Hello, second: Hello) -> (World, usize, usize) {
-    let mut world = world();
+    two_in(world(), first, second)
+}
+
+fn two_in(mut world: World, first: Hello, second: Hello) -> (World, usize, usize) {
     let first = world.join(1, "203.0.113.1:4000", first);
     let second = world.join(2, "203.0.113.2:5000", second);
     assert!(world.welcomed(first) && world.welcomed(second));
@@ -489,7 +499,7 @@ fn both_sides_of_an_introduction_are_told_of_each_other() {
 }
 
 #[test]
-fn who_is_not_there_not_willing_or_hidden_is_not_introduced() {
+fn who_is_not_there_or_not_willing_is_not_introduced() {
     let session = |tag: u8| Hello {
         consent: Consent::Session,
         session_tag: [tag; 16],
@@ -497,10 +507,6 @@ fn who_is_not_there_not_willing_or_hidden_is_not_introduced() {
     };
     let tagged = |tag: u8| Hello {
         session_tag: [tag; 16],
-        ..hello()
-    };
-    let only = || Hello {
-        relay_policy: RelayPolicy::Only,
         ..hello()
     };
     let cases = [
@@ -531,8 +537,6 @@ fn who_is_not_there_not_willing_or_hidden_is_not_introduced() {
         (tagged(1), session(1), None),
         (tagged(2), session(1), Some(Code::Refused)),
         (tagged(0), session(0), Some(Code::Refused)),
-        (hello(), only(), Some(Code::Policy)),
-        (only(), hello(), Some(Code::Policy)),
     ];
     for (number, (asking, asked, expected)) in cases.into_iter().enumerate() {
         let (mut world, asker, target) = two(asking, asked);

@@ -1,17 +1,18 @@
 //! What becomes known while attempts run: facts of a node's NAT, its addresses, and where its router will put the next mapping.
 //!
 //! In: Update and Forecast of a node. Out: IntroductionUpdate to both sides of its attempts; the forecast to the other side. Both
-//! are bounded for each attempt, because one message here becomes several.
+//! are bounded for each attempt, because one message here becomes several. In an attempt whose sides shall not learn each other's addresses nothing is
+//! passed on; nor in any other, from the moment at which one of the two hides its address.
 
 use std::time::Instant;
 
 use super::Server;
 use super::candidates::for_introduction;
 use super::permits::permits;
-use super::registry::Profile;
+use super::registry::{Node, Profile};
 use super::sessions::addresses;
 use crate::transport::LinkId;
-use crate::wire::control::{AddressProof, FromServer};
+use crate::wire::control::{AddressProof, FromServer, RelayPolicy};
 use crate::wire::introduction::PortForecast;
 
 impl Server {
@@ -43,6 +44,9 @@ impl Server {
             let (Some(node), Some(peer)) = (self.registry.node(side), self.registry.node(other)) else {
                 continue;
             };
+            if hides(node) || hides(peer) {
+                continue;
+            }
             let (own_facts, facts) = (node.profile.facts, peer.profile.facts);
             let (permit, _) = permits(&own_facts, &facts);
             let candidates = for_introduction(addresses(peer), addresses(node));
@@ -65,7 +69,11 @@ impl Server {
             .registry
             .node(link)
             .is_some_and(|node| node.is_seen_at(forecast.before.ip()));
-        let other = match own {
+        let hidden = self.introductions.sides(introduction).is_some_and(|sides| {
+            let mut sides = sides.iter().filter_map(|side| self.registry.node(*side));
+            sides.any(hides)
+        });
+        let other = match own && !hidden {
             true => self.introductions.other_side_of_forecast(link, introduction),
             false => None,
         };
@@ -78,4 +86,9 @@ impl Server {
         // The port that it names is the next one only for a moment.
         self.transport.hurry(now, other);
     }
+}
+
+/// Others must not learn its address.
+fn hides(node: &Node) -> bool {
+    node.profile.relay_policy == RelayPolicy::Only
 }

@@ -72,8 +72,8 @@ pub enum RelayPolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
 pub enum Ways {
-    /// A direct one or none: the call that opens NAT by itself. Relays are offered beside, where both sides' policies allow, for a
-    /// connection that is wished for meanwhile.
+    /// A direct one or none: the call that opens NAT by itself. No relay is offered; a connection that is wished for meanwhile asks for one
+    /// ([`ToServer::RequestRelay`]).
     Direct = 0,
     /// A connection: over a relay at once, and directly as soon as that works.
     #[default]

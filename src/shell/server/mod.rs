@@ -23,7 +23,7 @@ use rand::rngs::SysRng;
 
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
 use crate::relay::RelayLimits;
-use crate::server::{Server, ServerConfig, ServerCounters};
+use crate::server::{RelayConfig, Server, ServerConfig, ServerCounters};
 use crate::shell::udp::{ReceiveBuffer, SendOutcome, UdpSocket};
 use crate::transport::identity::PublicKey;
 use return_addresses::ReturnAddresses;
@@ -115,7 +115,10 @@ impl Shell {
                 access_key: options.access_key.clone(),
                 sockets: roles.iter().map(|role| role.socket).collect(),
                 max_nodes: options.max_nodes,
-                relay: options.relay.then(RelayLimits::default),
+                relay: match options.relay {
+                    true => RelayConfig::Own(RelayLimits::default()),
+                    false => RelayConfig::Off,
+                },
                 wall_clock: wall_clock(),
             },
         );
