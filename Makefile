@@ -41,7 +41,7 @@ CXX_FLAGS   := -std=c++17 -O2 $(WARNINGS) -Iinclude
 SANITIZERS  := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 LINK_FLAGS  := -L$(RELEASE) -llanline -Wl,-rpath,'$$ORIGIN/../release'
 
-HARNESS_SOURCES := $(addprefix examples-c/,harness.c harness_commands.c harness_session.c harness_nat.c harness_events.c json.c)
+HARNESS_SOURCES := $(addprefix examples-c/,harness.c harness_commands.c harness_session.c harness_nat.c harness_relay.c harness_events.c json.c)
 HARNESS_HEADERS := $(addprefix examples-c/,harness.h harness_call.h json.h)
 EXAMPLE_PROGRAMS := $(addprefix $(EXAMPLES)/,lanline-harness host join)
 SANITIZED := $(addprefix $(EXAMPLES)/sanitized/,lanline-harness host join)

@@ -19,6 +19,7 @@ const SOURCES: &[&str] = &[
     "src/ffi/peers.rs",
     "src/ffi/mesh.rs",
     "src/ffi/nat.rs",
+    "src/ffi/relays.rs",
 ];
 
 /// Rust type → C type.

@@ -96,7 +96,6 @@ static uint8_t choice_setting(const struct argument *argument, const char *const
 static void apply_setting(lanline_node_options *options, const struct argument *argument)
 {
     /* In the order of the header's numbers. */
-    static const char *const relay[] = {"fallback", "never", "only", NULL};
     static const char *const accept[] = {"app", "session", "nobody", NULL};
     static const char *const join[] = {"auto", "manual", NULL};
     static const char *const partial[] = {"0", "1", NULL};
@@ -115,7 +114,7 @@ static void apply_setting(lanline_node_options *options, const struct argument *
     else if (!strcmp(key, "session_password"))
         set_text(argument, &options->session_password, &options->session_password_len);
     else if (!strcmp(key, "relay"))
-        options->relay_policy = choice_setting(argument, relay);
+        options->relay_policy = choice_setting(argument, harness_relay_policies);
     else if (!strcmp(key, "accept_from"))
         options->accept_from = choice_setting(argument, accept);
     else if (!strcmp(key, "join"))

@@ -71,6 +71,8 @@ void harness_nat_values(struct harness *harness, struct text *out, const lanline
 void harness_address(struct text *text, const char *key, const lanline_address *address);
 /* Unsigned decimal numbers up to `max`; 1 if it was one. */
 int harness_number(const struct argument *argument, uint64_t max, uint64_t *out);
+/* The names of relay policies, in the order of the header's numbers, and a NULL. */
+extern const char *const harness_relay_policies[];
 /* One of `names` (up to a NULL); its index, or -1. */
 int harness_choice(const struct argument *argument, const char *const *names);
 

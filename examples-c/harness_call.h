@@ -49,4 +49,9 @@ void verb_open_upnp(struct call *call);
 void verb_manual_port(struct call *call);
 void verb_report(struct call *call);
 
+/* Verbs about relays (harness_relay.c). */
+void verb_route(struct call *call);
+void verb_proxy(struct call *call);
+void verb_relay_policy(struct call *call);
+
 #endif

@@ -156,6 +156,16 @@ static void special_values(struct harness *harness, struct text *out, const lanl
     case LANLINE_EVENT_CONNECTION_FAILED:
         harness_address(out, "address", &event->address);
         break;
+    case LANLINE_EVENT_ROUTER_FORWARDING_ESTABLISHED:
+    case LANLINE_EVENT_ROUTER_REROUTED:
+        json_key_id(out, "via", event->peer2);
+        json_key_string(out, "path", lanline_path_name(event->path));
+        break;
+    case LANLINE_EVENT_PROXY_FORWARDING_SUCCEEDED:
+    case LANLINE_EVENT_PROXY_FORWARDING_NOTIFICATION:
+        json_key_string(out, "path", lanline_path_name(event->path));
+        harness_address(out, "address", &event->address);
+        break;
     case LANLINE_EVENT_PATH_CHANGED:
         json_key_string(out, "from", lanline_path_name(event->path_from));
         json_key_string(out, "to", lanline_path_name(event->path));

@@ -98,6 +98,10 @@ static void handle(const lanline_event *event)
         host_id = event->peer;
         printf("%llu is the host now%s\n", peer, host_id == my_id ? " (me)" : "");
         break;
+    case LANLINE_EVENT_PATH_CHANGED:
+        /* A connection that began over a relay is direct now, or the other way round. Nothing to do: nothing is lost. */
+        printf("%llu: the path is %s now\n", peer, lanline_path_name(event->path));
+        break;
     case LANLINE_EVENT_MESSAGE:
         printf("%.*s\n", (int)event->data_len, (const char *)event->data);
         break;

@@ -80,13 +80,13 @@ enum lanline_nat_text_of {
   LANLINE_NAT_TEXT_PORTS = 3
 };
 
-/** When packets may go through a relay. */
+/** When packets may go through a relay: a proxy server, or another player. */
 enum lanline_relay_policy {
-  /** Start on a relay at once, move off it when a direct path is open. */
+  /** Start on a relay at once, move off it when a direct path is open, and back when that one dies. */
   LANLINE_RELAY_FALLBACK = 0,
   /** Directly or not at all. */
   LANLINE_RELAY_NEVER = 1,
-  /** Only through relays: players never learn each other's addresses. */
+  /** Only through relays: players never learn each other's addresses, as none are exchanged. */
   LANLINE_RELAY_ONLY = 2
 };
 
@@ -515,7 +515,8 @@ typedef struct lanline_node_options {
    */
   uint32_t lost_peer_timeout_ms;
   /**
-   * Pairs of players that this node forwards for (default 0). Kept for later; only 0 has an effect now.
+   * Pairs of players that this node forwards packets between at the same time, for those who call lanline_route, within
+   * budgets, 0 to 1024 (default 0: it forwards for nobody).
    */
   uint32_t router_max;
   /**
@@ -523,7 +524,8 @@ typedef struct lanline_node_options {
    */
   uint32_t join_timeout_ms;
   /**
-   * LANLINE_RELAY_… (default LANLINE_RELAY_FALLBACK).
+   * LANLINE_RELAY_…: when packets may go through a proxy server or another player (default LANLINE_RELAY_FALLBACK). The session may have
+   * a policy beside it (lanline_set_session_relay_policy); the stricter of the two holds. lanline_set_relay_policy changes it.
    */
   uint8_t relay_policy;
   /**
@@ -1729,6 +1731,101 @@ int32_t lanline_report(lanline_node node,
                        uint32_t flags,
                        const struct lanline_nat_detect_options *detect,
                        lanline_request *request);
+
+/**
+ * Opens a way to a player through another one (RakNet's Router2): the players that this node is connected to are asked, and of those that are
+ * willing (`router_max` of their options) the best is taken: the shortest way at the smallest load; if it fails, the next. The router
+ * sees nothing but ciphertext. The way is one more for a connection that stands, and is used where there is no better one (on a LAN,
+ * directly); without a connection, lanline_peer_connect takes it. Through another player the two sides learn no address of each other,
+ * but the router knows both.
+ *
+ * @param node the node
+ * @param peer the player's guid
+ * @param request receives the request's id; may be NULL
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_SELF, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_ROUTER_FORWARDING_ESTABLISHED, …_NO_PATH (nobody is willing and reaches the player) or …_FAILED (all who were
+ * willing failed, or the request was cancelled); LANLINE_EVENT_ROUTER_REROUTED at the player, and later at both sides whenever another
+ * router takes over by itself.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_route(lanline_node node,
+                      lanline_guid peer,
+                      lanline_request *request);
+
+/**
+ * Opens a way to a player at the same server through a proxy server (RakNet's UDPProxy), for those who want it step by step:
+ * lanline_peer_connect does so by itself where the relay policy allows it. The proxy sees nothing but ciphertext. The way is one more for a
+ * connection that stands, and is used where there is no better one; without a connection, lanline_peer_connect takes it.
+ *
+ * @param node the node
+ * @param peer the player's guid
+ * @param idle_ms the proxy may forget the pair after so many milliseconds without a packet, up to 600000; 0: the server's choice. A
+ *        connection keeps its way up by itself
+ * @param request receives the request's id; may be NULL
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_SELF, LANLINE_QUEUE_FULL
+ *
+ * Events: LANLINE_EVENT_PROXY_FORWARDING_SUCCEEDED; or LANLINE_EVENT_PROXY_NO_SERVERS_ONLINE (code LANLINE_SERVER_LOST: no session with a
+ * server; LANLINE_POLICY: a relay policy is LANLINE_RELAY_NEVER; LANLINE_CANCELLED), LANLINE_EVENT_PROXY_RECIPIENT_NOT_CONNECTED,
+ * LANLINE_EVENT_PROXY_ALL_SERVERS_BUSY, LANLINE_EVENT_PROXY_IN_PROGRESS. LANLINE_EVENT_PROXY_FORWARDING_NOTIFICATION at the player.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_proxy(lanline_node node,
+                      lanline_guid peer,
+                      uint32_t idle_ms,
+                      lanline_request *request);
+
+/**
+ * Changes `relay_policy` of the node's options. Ways that stand stay; new ones are opened by the new policy. With LANLINE_RELAY_ONLY
+ * from the beginning (in the options), no player ever learns this node's address.
+ *
+ * @param node the node
+ * @param policy LANLINE_RELAY_…
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_QUEUE_FULL; LANLINE_WRONG_STATE (it is the opposite of the
+ *         policy of the session that the node is in or joins: leave that first)
+ *
+ * Events: LANLINE_EVENT_NOTICE if a session of the opposite policy was joined in this very moment, and the call had no effect.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_set_relay_policy(lanline_node node,
+                                 uint32_t policy);
+
+/**
+ * Host: gives the session a relay policy, which all who join it follow beside their own, from the beginning of the join until they are out
+ * again, whoever hosts. The stricter of the two holds at each; players whose own is the opposite (LANLINE_RELAY_ONLY and
+ * LANLINE_RELAY_NEVER) do not get in: LANLINE_EVENT_VERIFIED_JOIN_FAILED with code LANLINE_POLICY. Nobody may have been
+ * invited yet, as everybody is told the policy when the join begins. A session has none at first, and a node that leaves a session
+ * (also one in which it is alone) begins a new one.
+ *
+ * @param node the node, alone in its session
+ * @param policy LANLINE_RELAY_…; LANLINE_RELAY_FALLBACK: none
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_QUEUE_FULL; LANLINE_WRONG_STATE (others are in the session or
+ *         join it, the node joins another one, or it is the opposite of the node's own policy)
+ *
+ * Events: LANLINE_EVENT_NOTICE if a join began in this very moment, and the call had no effect.
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_set_session_relay_policy(lanline_node node,
+                                         uint32_t policy);
+
+/**
+ * The relay policies that hold now. A call that changes one shows after a moment.
+ *
+ * @param node the node
+ * @param session receives LANLINE_RELAY_…: what the session asks (or one that the node is joining); may be NULL
+ * @param effective receives LANLINE_RELAY_…: the stricter of that and the node's own, by which ways are opened; may be NULL
+ * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT
+ *
+ * Thread safety: any thread. Since: 0.1
+ */
+LANLINE_API
+int32_t lanline_relay_policy_get(lanline_node node,
+                                 uint32_t *session,
+                                 uint32_t *effective);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -13,6 +13,7 @@ use lanline::ffi::events::{lanline_poll, lanline_wait};
 use lanline::ffi::nat::*;
 use lanline::ffi::node::*;
 use lanline::ffi::peers::*;
+use lanline::ffi::relays::*;
 use lanline::shell::record::{AddressRecord, EventRecord};
 
 /// Far above anything that happens here; a test that fails should fail, not hang.
@@ -337,6 +338,89 @@ fn what_a_node_sits_behind_is_asked_for_told_and_read() {
         let json: serde_json::Value = serde_json::from_slice(&event.data).unwrap();
         assert_eq!(json["nat"]["type"], "UNKNOWN");
         assert!(event.text.contains("this computer"), "{}", event.text);
+    }
+    one.destroy();
+}
+
+/// Waits until the policies of session and node together are these.
+#[track_caller]
+fn policies_become(node: u32, expected: (u32, u32)) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (mut session, mut effective) = (9, 9);
+        // SAFETY: valid for the calls.
+        unsafe {
+            ok(lanline_relay_policy_get(node, &mut session, &mut effective));
+            if (session, effective) == expected {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{session} {effective}, not {expected:?}");
+            lanline_wait(node, 1);
+        }
+    }
+}
+
+const FALLBACK: u32 = 0;
+const NEVER: u32 = 1;
+const ONLY: u32 = 2;
+
+#[test]
+fn relays_that_are_not_there_end_each_wish_with_its_own_event() {
+    let mut one = Player::new();
+    let (mut route, mut proxy) = (0, 0);
+    // SAFETY: valid for the calls.
+    unsafe {
+        ok(lanline_route(one.node, 4711, &mut route));
+        let event = one.expect(EventType::RouterForwardingNoPath);
+        assert_eq!((event.record.request, event.record.peer), (route, 4711));
+        assert!(event.record.code < 0 && !event.text.is_empty(), "{event:?}");
+        ok(lanline_proxy(one.node, 4711, 600_000, &mut proxy));
+        let event = one.expect(EventType::ProxyNoServersOnline);
+        assert_eq!((event.record.request, event.record.peer), (proxy, 4711));
+        assert_eq!(event.record.code, Code::ServerLost.number(), "{event:?}");
+        // The books know that both are over.
+        for request in [route, proxy] {
+            assert_eq!(lanline_cancel(one.node, request), Code::NotFound.number());
+        }
+        ok(lanline_set_relay_policy(one.node, NEVER));
+        ok(lanline_proxy(one.node, 4711, 0, &mut proxy));
+        let event = one.expect(EventType::ProxyNoServersOnline);
+        assert_eq!(
+            (event.record.request, event.record.code),
+            (proxy, Code::Policy.number()),
+            "{event:?}"
+        );
+        assert_eq!(lanline_route(one.node, one.guid, &mut route), Code::Self_.number());
+        assert_eq!(lanline_proxy(one.node, one.guid, 0, &mut proxy), Code::Self_.number());
+    }
+    one.destroy();
+}
+
+#[test]
+fn a_sessions_relay_policy_holds_beside_the_nodes_own() {
+    let mut one = Player::new();
+    let opposite = Code::WrongState.number();
+    // SAFETY: no pointers.
+    unsafe {
+        policies_become(one.node, (FALLBACK, FALLBACK));
+        ok(lanline_set_session_relay_policy(one.node, ONLY));
+        policies_become(one.node, (ONLY, ONLY));
+        assert_eq!(lanline_set_relay_policy(one.node, NEVER), opposite);
+        assert!(last_error().contains("the session's \"only\""), "{}", last_error());
+        ok(lanline_set_relay_policy(one.node, ONLY));
+        ok(lanline_set_session_relay_policy(one.node, FALLBACK));
+        policies_become(one.node, (FALLBACK, ONLY));
+        assert_eq!(lanline_set_session_relay_policy(one.node, NEVER), opposite);
+        assert!(last_error().contains("the node's own \"only\""), "{}", last_error());
+        // Two calls of which the second cannot know yet what the first did: the first holds, and the game is told.
+        ok(lanline_set_relay_policy(one.node, FALLBACK));
+        policies_become(one.node, (FALLBACK, FALLBACK));
+        lanline_set_session_relay_policy(one.node, ONLY);
+        if lanline_set_relay_policy(one.node, NEVER) == 0 {
+            let notice = one.expect(EventType::Notice);
+            assert!(notice.text.contains("\"never\" was not taken"), "{}", notice.text);
+        }
+        policies_become(one.node, (ONLY, ONLY));
     }
     one.destroy();
 }

@@ -15,6 +15,7 @@ use lanline::ffi::mesh::*;
 use lanline::ffi::nat::*;
 use lanline::ffi::node::*;
 use lanline::ffi::peers::*;
+use lanline::ffi::relays::*;
 use lanline::shell::record::{AddressRecord, EventRecord};
 
 const EVENT: u32 = size_of::<EventRecord>() as u32;
@@ -410,6 +411,13 @@ const CASES: &[Case] = &[
                 },
             ),
             (
+                "`router_max`",
+                NodeOptionsRecord {
+                    router_max: 1025,
+                    ..options()
+                },
+            ),
+            (
                 "`relay_policy`",
                 NodeOptionsRecord {
                     relay_policy: 3,
@@ -516,6 +524,60 @@ const CASES: &[Case] = &[
         lanline_node_guid(node, &mut own);
         fails(lanline_open_nat(node, own, &mut request), Code::Self_, "`peer`");
         assert_eq!(request, 0);
+    }),
+    ("lanline_route", |node, gone| unsafe {
+        stale(gone, |node| lanline_route(node, NOBODY, null_mut()));
+        let (mut request, mut own) = (UNTOUCHED, 0);
+        for guid in [0, 1 << 63, u64::MAX] {
+            bad(lanline_route(node, guid, &mut request), "`peer`");
+        }
+        assert_eq!(request, UNTOUCHED);
+        bad(lanline_route(node, NOBODY, (&raw mut request).byte_add(1)), "`request`");
+        lanline_node_guid(node, &mut own);
+        fails(lanline_route(node, own, &mut request), Code::Self_, "`peer`");
+        assert_eq!(request, 0);
+    }),
+    ("lanline_proxy", |node, gone| unsafe {
+        stale(gone, |node| lanline_proxy(node, NOBODY, 0, null_mut()));
+        let (mut request, mut own) = (UNTOUCHED, 0);
+        for guid in [0, 1 << 63, u64::MAX] {
+            bad(lanline_proxy(node, guid, 0, &mut request), "`peer`");
+        }
+        for idle in [600_001, u32::MAX] {
+            bad(lanline_proxy(node, NOBODY, idle, &mut request), "`idle_ms`");
+        }
+        assert_eq!(request, UNTOUCHED);
+        let crooked = (&raw mut request).byte_add(1);
+        bad(lanline_proxy(node, NOBODY, 600_000, crooked), "`request`");
+        lanline_node_guid(node, &mut own);
+        fails(lanline_proxy(node, own, 0, &mut request), Code::Self_, "`peer`");
+        assert_eq!(request, 0);
+    }),
+    ("lanline_set_relay_policy", |node, gone| unsafe {
+        stale(gone, |node| lanline_set_relay_policy(node, 0));
+        for policy in [3, 256, u32::MAX] {
+            bad(lanline_set_relay_policy(node, policy), "`policy`");
+        }
+    }),
+    ("lanline_set_session_relay_policy", |node, gone| unsafe {
+        stale(gone, |node| lanline_set_session_relay_policy(node, 0));
+        for policy in [3, 256, u32::MAX] {
+            bad(lanline_set_session_relay_policy(node, policy), "`policy`");
+        }
+    }),
+    ("lanline_relay_policy_get", |node, gone| unsafe {
+        let (mut session, mut effective) = (UNTOUCHED, UNTOUCHED);
+        stale(gone, |node| {
+            lanline_relay_policy_get(node, &raw mut session, &raw mut effective)
+        });
+        let crooked = (&raw mut session).byte_add(1);
+        bad(lanline_relay_policy_get(node, crooked, &mut effective), "`session`");
+        let crooked = (&raw mut effective).byte_add(1);
+        bad(lanline_relay_policy_get(node, &mut session, crooked), "`effective`");
+        assert_eq!((session, effective), (UNTOUCHED, UNTOUCHED));
+        assert_eq!(lanline_relay_policy_get(node, &mut session, &mut effective), 0);
+        assert_eq!((session, effective), (0, 0), "no call above changed one");
+        assert_eq!(lanline_relay_policy_get(node, null_mut(), null_mut()), 0);
     }),
     ("lanline_peer_connect", |node, gone| unsafe {
         stale(gone, |node| lanline_peer_connect(node, NOBODY, null(), null_mut()));

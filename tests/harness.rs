@@ -12,6 +12,9 @@ use serde_json::Value;
 /// A bound for a broken run, not a measurement.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+#[path = "harness/relays.rs"]
+mod relays;
+
 struct Harness {
     child: Child,
     input: Option<ChildStdin>,
@@ -131,6 +134,8 @@ fn bad_commands_are_answered_and_the_harness_goes_on() {
     let (guid, key) = harness.ready();
     assert_eq!(key.len(), 64);
     let to_itself = format!("open_nat peer={guid}");
+    let route_to_itself = format!("route peer={guid}");
+    let proxy_to_itself = format!("proxy peer={guid}");
     let cases: &[(&[u8], &str, &str)] = &[
         (b"frobnicate", "INVALID_ARGUMENT", "frobnicate"),
         (b"\xff\xfe\x01", "INVALID_ARGUMENT", "no such verb"),
@@ -162,6 +167,18 @@ fn bad_commands_are_answered_and_the_harness_goes_on() {
         (b"cancel request=4000000000", "NOT_FOUND", ""),
         (b"wait event=NOTHING_OF_THE_KIND", "INVALID_ARGUMENT", "event"),
         (b"wait event=MESSAGE timeout_ms=1", "TIMEOUT", "MESSAGE"),
+        (b"route", "INVALID_ARGUMENT", "peer"),
+        (b"route peer=0", "INVALID_ARGUMENT", "peer"),
+        (b"route peer=5 idle_ms=1", "INVALID_ARGUMENT", "idle_ms"),
+        (route_to_itself.as_bytes(), "SELF", ""),
+        (b"proxy", "INVALID_ARGUMENT", "peer"),
+        (b"proxy peer=somebody", "INVALID_ARGUMENT", "peer"),
+        (b"proxy peer=5 idle_ms=soon", "INVALID_ARGUMENT", "idle_ms"),
+        (b"proxy peer=5 idle_ms=600001", "INVALID_ARGUMENT", "idle_ms"),
+        (proxy_to_itself.as_bytes(), "SELF", ""),
+        (b"relay_policy policy=sometimes", "INVALID_ARGUMENT", "policy"),
+        (b"relay_policy session=2", "INVALID_ARGUMENT", "session"),
+        (b"relay_policy peer=5", "INVALID_ARGUMENT", "peer"),
         (b"graph", "UNSUPPORTED", "graph"),
         (b"room_list url=http://127.0.0.1/x game=1", "UNSUPPORTED", "room_list"),
     ];
@@ -220,7 +237,13 @@ fn the_last_line_needs_no_newline_and_quit_ends() {
 
 #[test]
 fn a_wrong_setting_ends_with_2() {
-    for setting in ["colour=red", "relay=sometimes", "max_peers=many", "bind"] {
+    for setting in [
+        "colour=red",
+        "relay=sometimes",
+        "max_peers=many",
+        "router_max=1025",
+        "bind",
+    ] {
         let Some(mut harness) = Harness::start(&[setting]) else {
             return;
         };

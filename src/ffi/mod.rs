@@ -17,6 +17,7 @@ pub mod nat;
 pub mod node;
 pub mod panic;
 pub mod peers;
+pub mod relays;
 
 mod check;
 #[cfg(test)]

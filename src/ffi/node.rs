@@ -63,11 +63,13 @@ pub struct NodeOptionsRecord {
     pub public_address_len: u32,
     /// A player that is silent for this many milliseconds is lost, 500 to 60000 (default 10000).
     pub lost_peer_timeout_ms: u32,
-    /// Pairs of players that this node forwards for (default 0). Kept for later; only 0 has an effect now.
+    /// Pairs of players that this node forwards packets between at the same time, for those who call lanline_route, within
+    /// budgets, 0 to 1024 (default 0: it forwards for nobody).
     pub router_max: u32,
     /// Milliseconds for a whole verified join, 1000 to 600000 (default 30000).
     pub join_timeout_ms: u32,
-    /// LANLINE_RELAY_… (default LANLINE_RELAY_FALLBACK).
+    /// LANLINE_RELAY_…: when packets may go through a proxy server or another player (default LANLINE_RELAY_FALLBACK). The session may have
+    /// a policy beside it (lanline_set_session_relay_policy); the stricter of the two holds. lanline_set_relay_policy changes it.
     pub relay_policy: u8,
     /// LANLINE_ACCEPT_…: who may be introduced to this node by the server (default LANLINE_ACCEPT_APP). Introductions only: a player that
     /// knows this node's address can call it without one, as long as routers and firewalls let it through.
@@ -144,7 +146,7 @@ impl NodeOptionsRecord {
             lost_peer_timeout_ms: self.lost_peer_timeout_ms,
             join_timeout_ms: self.join_timeout_ms,
             router_max: self.router_max,
-            relay_policy: relay_policy(self.relay_policy)?,
+            relay_policy: relay_policy(self.relay_policy.into(), "relay_policy")?,
             accept_from: accept_from(self.accept_from)?,
             join_manual: boolean(self.join_manual, "join_manual")?,
             partial_mesh: boolean(self.partial_mesh, "partial_mesh")?,
@@ -159,13 +161,13 @@ const MAX_PATH: usize = 4096;
 /// Longest access key.
 const MAX_ACCESS_KEY: usize = 256;
 
-fn relay_policy(value: u8) -> Result<RelayPolicy, Failure> {
+pub(super) fn relay_policy(value: u32, name: &str) -> Result<RelayPolicy, Failure> {
     match value {
         0 => Ok(RelayPolicy::Fallback),
         1 => Ok(RelayPolicy::Never),
         2 => Ok(RelayPolicy::Only),
         _ => Err(Failure::argument(format!(
-            "`relay_policy` is {value}; 0 to 2 (LANLINE_RELAY_…) are known"
+            "`{name}` is {value}; 0 to 2 (LANLINE_RELAY_…) are known"
         ))),
     }
 }

@@ -12,6 +12,7 @@ use super::nat::*;
 use super::node::*;
 use super::panic::guard;
 use super::peers::*;
+use super::relays::*;
 use crate::codes::Code;
 use crate::shell::record::{AddressRecord, EventRecord};
 
@@ -169,6 +170,11 @@ fn ids_that_are_no_nodes_are_answered_everywhere() {
                 lanline_port_map(node, 0, null_mut()),
                 lanline_port_manual(node, &mut port, null_mut(), 0),
                 lanline_report(node, 0, null(), null_mut()),
+                lanline_route(node, 5, null_mut()),
+                lanline_proxy(node, 5, 0, null_mut()),
+                lanline_set_relay_policy(node, 0),
+                lanline_set_session_relay_policy(node, 0),
+                lanline_relay_policy_get(node, null_mut(), null_mut()),
             ]
         };
         for (index, result) in results.into_iter().enumerate() {

@@ -542,10 +542,24 @@ pub struct MeshView {
     pub host: Option<Guid>,
     /// Everybody in host order, this node included.
     pub order: Vec<Guid>,
+    /// The node's own relay policy.
+    pub own_relay_policy: RelayPolicy,
+    /// What its session (and sessions that it is joining) ask beside it.
+    pub session_relay_policy: RelayPolicy,
+    /// Joins run at this node as their host.
+    pub inviting: bool,
     /// Running joins at the joiner: each with its host and the members to reach, host and joiner not among them.
     pub joins: Vec<JoinView>,
     /// Joins at the host that wait for the game's answer.
     pub capable: Vec<Guid>,
+}
+
+impl MeshView {
+    /// What holds: the node's own relay policy with its session's, which is never the opposite.
+    pub fn relay_policy(&self) -> RelayPolicy {
+        let both = self.own_relay_policy.with(self.session_relay_policy);
+        both.unwrap_or(RelayPolicy::Only)
+    }
 }
 
 /// A running join as the joiner sees it.

@@ -208,7 +208,7 @@ impl Node {
 
     /// Asks the server for an introduction. The attempt's end is reported to the game and to the dials that wait for it.
     pub(super) fn ask(&mut self, now: Instant, request: RequestId, peer: Guid) -> Result<(), Reason> {
-        let ways = match self.relay_policy {
+        let ways = match self.effective_relay_policy() {
             // The game's step-by-step call is for a direct way; only a dial takes a relay as well.
             RelayPolicy::Only if request != 0 => {
                 let text = "this node's relay policy is \"only\": it never shows its address to players".to_owned();
@@ -281,7 +281,7 @@ impl Node {
             secret: introduction.secret,
         };
         let relayed = self.relays_offered(now, &between, std::mem::take(&mut introduction.relays));
-        if self.relay_policy == RelayPolicy::Only || (relayed && introduction.candidates.is_empty()) {
+        if self.effective_relay_policy() == RelayPolicy::Only || (relayed && introduction.candidates.is_empty()) {
             return self.introduced_to_relay_only(now, peer, introduction.id, relayed);
         }
         introduction.candidates = self.sought_again(peer, introduction.candidates);

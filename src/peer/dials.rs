@@ -159,7 +159,8 @@ impl Node {
     fn dial_refusal(&self, dial: &Dial) -> Option<Reason> {
         let (code, text) = if dial.guid == Some(self.guid) {
             (Code::Self_, "that is this node itself".to_owned())
-        } else if self.relay_policy == RelayPolicy::Only && (dial.address.is_some() || dial.guid.is_none()) {
+        } else if self.effective_relay_policy() == RelayPolicy::Only && (dial.address.is_some() || dial.guid.is_none())
+        {
             let text = "this node's relay policy is \"only\": it never shows its address to players";
             (Code::Policy, text.to_owned())
         } else if self.connected_or_dialling(dial.guid) >= self.max_peers {

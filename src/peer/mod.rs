@@ -13,6 +13,7 @@
 //! | [`nat`] | what this node sits behind |
 //! | [`port_mapping`] | ports that routers forward |
 //! | `sockets` | the pool of further sockets |
+//! | `relay_policy` | when packets may go through a relay: this node's wish and its session's |
 //! | `relayed` | this node's sessions at forwarders |
 //! | `router` | forwarding for others, and being forwarded by them |
 //! | `roaming` | paths that die under a living connection |
@@ -37,6 +38,7 @@ mod incoming;
 mod paths;
 pub mod port_mapping;
 mod punch;
+mod relay_policy;
 mod relayed;
 mod rendezvous;
 mod roaming;
@@ -59,7 +61,7 @@ use crate::engine::{Datagram, Engine, SocketName, Transmit};
 use crate::transport::identity::{Guid, PublicKey};
 use crate::transport::{CloseInfo, LinkEvent, LinkId, LinkKind, SyntheticAddress, Transport, TransportConfig};
 use crate::wire::classify::{Context, Kind, classify};
-use crate::wire::control::{Consent, RelayPolicy};
+use crate::wire::control::Consent;
 use crate::wire::peer::PeerControl;
 use crate::wire::probe::{REQUEST_BYTE, RESPONSE_BYTE};
 use crate::wire::relay::{DATA_BYTE, GONE_BYTE};
@@ -108,7 +110,6 @@ pub struct Node {
     accepting: bool,
     /// Peers with CONNECTED events that the game has not fetched, and how many.
     unread: BTreeMap<Guid, u32>,
-    relay_policy: RelayPolicy,
     router_max: usize,
     accept_from: Consent,
     manual_address: Option<SocketAddr>,
@@ -185,6 +186,7 @@ impl Node {
                 partial: config.partial_mesh,
                 max_peers: config.max_peers,
                 join_time_limit: config.join_time_limit,
+                relay_policy: config.relay_policy,
             },
         );
         Self {
@@ -197,7 +199,6 @@ impl Node {
             max_peers: config.max_peers,
             accepting: true,
             unread: BTreeMap::new(),
-            relay_policy: config.relay_policy,
             router_max: config.router_max,
             accept_from: config.accept_from,
             manual_address: config.manual_address,
@@ -520,6 +521,7 @@ impl Node {
                     self.session_tag = tag;
                     self.update_server();
                 }
+                MeshOutput::RelayPolicy => self.update_server(),
                 MeshOutput::Event(event) => self.raise(Event::Mesh(event)),
             }
         }

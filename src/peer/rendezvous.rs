@@ -390,7 +390,7 @@ impl Node {
             incarnation: self.incarnation,
             consent: self.accept_from,
             session_tag: self.session_tag,
-            relay_policy: self.relay_policy,
+            relay_policy: self.effective_relay_policy(),
             candidates: self.candidates(),
             facts: self.nat.report.facts,
             proofs: self.nat.proofs(),
@@ -648,7 +648,7 @@ impl Node {
             candidates: self.candidates(),
             facts: self.nat.report.facts,
             proofs: self.nat.proofs(),
-            relay_policy: self.relay_policy,
+            relay_policy: self.effective_relay_policy(),
         };
         self.send_to_server(&update);
     }

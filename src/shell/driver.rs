@@ -523,6 +523,7 @@ fn request_of(event: &Event<'_>) -> RequestId {
         | Event::PortMappingFailed { request, .. }
         | Event::Report { request, .. }
         | Event::Mesh(MeshEvent::JoinCapable { request, .. } | MeshEvent::JoinFailed { request, .. }) => *request,
+        Event::Relay(event) => event.ends_request().unwrap_or(0),
         _ => 0,
     }
 }

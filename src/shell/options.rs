@@ -16,6 +16,8 @@ pub const DEFAULT_MAX_PEERS: u32 = 64;
 pub const LARGEST_MAX_PEERS: u32 = 1024;
 /// Long enough for a Wi-Fi hiccup, short enough that players do not stare at a frozen opponent.
 pub const DEFAULT_LOST_PEER_TIMEOUT_MS: u32 = 10_000;
+/// A player who forwards for more pairs than a node has connections is no player but a server.
+pub const LARGEST_ROUTER_MAX: u32 = LARGEST_MAX_PEERS;
 /// The same bounds as the transport's.
 pub const LOST_PEER_TIMEOUT_RANGE_MS: std::ops::RangeInclusive<u32> = 500..=60_000;
 /// Time for connecting to all members of a session, punching included.
@@ -74,6 +76,7 @@ pub fn check(options: NodeOptions) -> Result<NodeOptions, Failure> {
         options.lost_peer_timeout_ms,
         &LOST_PEER_TIMEOUT_RANGE_MS,
     )?;
+    range("router_max", options.router_max, &(0..=LARGEST_ROUTER_MAX))?;
     range("join_timeout_ms", options.join_timeout_ms, &JOIN_TIMEOUT_RANGE_MS)?;
     bind_addresses(&options.bind)?;
     Ok(options)

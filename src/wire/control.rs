@@ -68,6 +68,26 @@ pub enum RelayPolicy {
     Only = 2,
 }
 
+impl RelayPolicy {
+    /// The stricter of two, of which both hold. `None`: one is the opposite of the other, and nothing is allowed.
+    pub fn with(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Fallback, other) => Some(other),
+            (own, Self::Fallback) => Some(own),
+            (own, other) => (own == other).then_some(own),
+        }
+    }
+
+    /// As games, settings and texts name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fallback => "fallback",
+            Self::Never => "never",
+            Self::Only => "only",
+        }
+    }
+}
+
 /// Which ways to a player are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]

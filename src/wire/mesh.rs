@@ -8,7 +8,7 @@
 //!
 //! | type | | fields |
 //! |---|---|---|
-//! | 16 | JoinStart | session, u64 join, u64 epoch, u8 flags, u32 time limit in ms, members, list (≤ 64) of keys joining, data |
+//! | 16 | JoinStart | session, u64 join, u64 epoch, u8 flags, u32 time limit in ms, members, list (≤ 64) of keys joining, data, u8 relay policy |
 //! | 17 | JoinCapable | u64 join, u64 epoch, list (≤ 64) of (guid, u8 state), data |
 //! | 18 | JoinAccepted | session, u64 join, u64 epoch, members, data |
 //! | 19 | JoinRejected | u64 join, data |
@@ -26,6 +26,7 @@
 //! *epoch*: version of the member list; the larger one is newer. Its upper 32 bits are the term (one more whenever the host was lost and
 //! another took over), the next 16 the rank of whoever took over (0xffff less its place; 0 in term 0), the lower 16 count changes within the
 //! term: every change of the list, also a hand-over, adds one to the whole. An epoch with the top bit set is refused.
+//! *relay policy*: the session's own, as in [`super::control`]; it holds from the first START on.
 //! States: 0 pending, 1 connecting, 2 connected, 3 failed. Changes: 1 joined, 2 left, 3 lost, 4 kicked, 5 host, 6 order, 7 merged.
 //! A value that is not in these tables makes the message invalid; a later version that needs another one sends another message.
 //!
@@ -34,6 +35,7 @@
 use bytes::Bytes;
 
 use super::codec::{enum_codec, message_codec, struct_codec};
+use super::control::RelayPolicy;
 use super::{DecodeError, MAX_MEMBERS, MAX_USER_DATA, Reader, Writer};
 use crate::transport::identity::{Guid, PublicKey};
 
@@ -116,6 +118,8 @@ pub enum MeshMessage {
         joining: Vec<PublicKey>,
         /// The host game's data.
         data: Bytes,
+        /// What holds for all members beside their own policies: for connecting to them already.
+        relay_policy: RelayPolicy,
     },
     /// Joiner → host: done with the list.
     JoinCapable {
@@ -243,6 +247,7 @@ struct_codec!(Member {
 message_codec!(MeshMessage {
     16 JoinStart {
         session: array, join: u64, epoch: u64, flags: u8, time_limit_ms: u32, members: members, joining: keys, data: user_data,
+        relay_policy: relay_policy,
     };
     17 JoinCapable { join: u64, epoch: u64, results: results, data: user_data };
     18 JoinAccepted { session: array, join: u64, epoch: u64, members: members, data: user_data };

@@ -1,7 +1,8 @@
 //! `lanline demo`: the main job on loopback, told as a story.
 //!
 //! Starts a server, one hosting player and three joining ones (C programs: `lanline-harness`), lets them join and chat, kills the
-//! host, and follows the others as they go on under a new one. Succeeds only if every step happened.
+//! host, and follows the others as they go on under a new one. Where a connection begins over the server's relay, the story waits for
+//! the direct way. Succeeds only if every step happened, and every two players reached each other directly.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
@@ -16,6 +17,9 @@ use serde_json::Value;
 const LOST_PEER_MS: u32 = 2000;
 /// No step takes longer than this unless something is broken: the longest one is noticing the dead host.
 const STEP_LIMIT: Duration = Duration::from_secs(6);
+/// The direct way takes over within this time: opening one takes ten seconds at the most where it takes long, and a machine's loopback is no
+/// such place.
+const DIRECT_LIMIT: Duration = Duration::from_secs(12);
 /// The contract's bound for a server to end after SIGTERM.
 const SERVER_END_LIMIT: Duration = Duration::from_secs(5);
 /// Lines shown of what was seen when a step fails.
@@ -95,10 +99,14 @@ impl Process {
 
     /// The first line that has not been asked for yet and fits.
     fn expect(&mut self, step: &str, fits: impl Fn(&Value) -> bool) -> Result<Value, String> {
+        self.expect_within(STEP_LIMIT, step, fits)
+    }
+
+    fn expect_within(&mut self, limit: Duration, step: &str, fits: impl Fn(&Value) -> bool) -> Result<Value, String> {
         if let Some(at) = self.waiting.iter().position(&fits) {
             return Ok(self.waiting.remove(at).unwrap_or_default());
         }
-        let deadline = Instant::now() + STEP_LIMIT;
+        let deadline = Instant::now() + limit;
         loop {
             match self
                 .lines
@@ -116,7 +124,7 @@ impl Process {
                     self.waiting.push_back(value);
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    return Err(self.report(step, &format!("did not happen within {} s", STEP_LIMIT.as_secs())));
+                    return Err(self.report(step, &format!("did not happen within {} s", limit.as_secs())));
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(self.report(step, "the program ended")),
             }
@@ -328,12 +336,8 @@ fn join(story: &mut Story, players: &mut [Player], joiner: usize) -> Result<(), 
     players[joiner]
         .process
         .command(&step, &format!("connect_peer peer={host}"))?;
-    let connected = players[joiner].process.event(&step, "CONNECTED", &host)?;
     players[0].process.event(&step, "CONNECTED", &guid)?;
-    story.tell(&format!(
-        "{name} connects to Alice (path: {}).",
-        connected["path"].as_str().unwrap_or("?")
-    ));
+    reach(story, players, joiner, 0)?;
 
     let step = format!("{name} joins");
     players[0].process.command(
@@ -355,9 +359,39 @@ fn join(story: &mut Story, players: &mut [Player], joiner: usize) -> Result<(), 
     }
     let host_step = format!("{name} is told who the host is");
     players[joiner].process.event(&host_step, "NEW_HOST", &host)?;
+    // The library connected to the other members by itself.
+    for member in 1..joiner {
+        reach(story, players, joiner, member)?;
+    }
     let others = if joiner == 1 { "Alice" } else { "every other player" };
     story.tell(&format!(
         "{name} has reached {others} and is accepted; everybody is told."
+    ));
+    Ok(())
+}
+
+/// One player is connected to another: over which way, and if that is a relay, that the direct one follows.
+fn reach(story: &mut Story, players: &mut [Player], from: usize, to: usize) -> Result<(), String> {
+    let (name, other) = (players[from].name(), players[to].name());
+    let (peer, process) = (players[to].guid.clone(), &mut players[from].process);
+    let is_direct = |path: &Value| path == "direct" || path == "lan";
+    let step = format!("{name} is connected to {other}");
+    let connected = process.event(&step, "CONNECTED", &peer)?;
+    let path = connected["path"].as_str().unwrap_or("?");
+    if is_direct(&connected["path"]) {
+        story.tell(&format!("{name} connects to {other} (path: {path})."));
+        return Ok(());
+    }
+    story.tell(&format!(
+        "{name} connects to {other} (path: {path}, through the server's relay: they can play while a direct way is opened)."
+    ));
+    let step = format!("{name} reaches {other} directly");
+    let changed = process.expect_within(DIRECT_LIMIT, &step, |line| {
+        line["event"] == "PATH_CHANGED" && line["peer"] == *peer && is_direct(&line["to"])
+    })?;
+    story.tell(&format!(
+        "{name} and {other} have a direct way now (path: {}); the relay is not needed any more.",
+        changed["to"].as_str().unwrap_or("?")
     ));
     Ok(())
 }
@@ -414,4 +448,38 @@ fn host_change(story: &mut Story, players: &mut [Player], dead: &Player, killed:
         killed.elapsed().as_secs_f64()
     ));
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// A player whose program says these lines and ends.
+    fn saying(lines: &str) -> Player {
+        let arguments = ["-c".to_owned(), format!("printf '%s\\n' {lines}")];
+        let process = Process::start("Bob", Path::new("sh"), &arguments).expect("a shell");
+        Player {
+            process,
+            guid: "1".to_owned(),
+        }
+    }
+
+    fn reached(lines: &str) -> Result<(), String> {
+        let mut story = Story { start: Instant::now() };
+        let mut players = [saying(lines), saying("")];
+        reach(&mut story, &mut players, 0, 1)
+    }
+
+    #[test]
+    fn a_connection_that_stays_on_the_relay_is_no_success() {
+        let direct = r#"'{"event":"CONNECTED","peer":"1","path":"direct"}'"#;
+        let proxied = r#"'{"event":"CONNECTED","peer":"1","path":"proxied"}'"#;
+        let moved = r#"'{"event":"PATH_CHANGED","peer":"1","from":"proxied","to":"lan"}'"#;
+        let routed = r#"'{"event":"PATH_CHANGED","peer":"1","from":"proxied","to":"routed"}'"#;
+        let other = r#"'{"event":"PATH_CHANGED","peer":"2","from":"proxied","to":"lan"}'"#;
+        assert_eq!(reached(direct), Ok(()));
+        assert_eq!(reached(&format!("{proxied} {routed} {moved}")), Ok(()));
+        let failure = reached(&format!("{proxied} {routed} {other}")).expect_err("no direct way");
+        assert!(failure.contains("reaches Bob directly"), "{failure}");
+    }
 }

@@ -52,13 +52,13 @@ enum lanline_nat_text_of {
   LANLINE_NAT_TEXT_PORTS = 3
 };
 
-/** When packets may go through a relay. */
+/** When packets may go through a relay: a proxy server, or another player. */
 enum lanline_relay_policy {
-  /** Start on a relay at once, move off it when a direct path is open. */
+  /** Start on a relay at once, move off it when a direct path is open, and back when that one dies. */
   LANLINE_RELAY_FALLBACK = 0,
   /** Directly or not at all. */
   LANLINE_RELAY_NEVER = 1,
-  /** Only through relays: players never learn each other's addresses. */
+  /** Only through relays: players never learn each other's addresses, as none are exchanged. */
   LANLINE_RELAY_ONLY = 2
 };
 

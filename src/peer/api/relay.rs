@@ -27,8 +27,10 @@ pub enum RelayCommand {
         /// The proxy may forget the pair after so much silence; zero: the server's choice.
         idle: Duration,
     },
-    /// The relay policy from now on. What stands is not changed.
+    /// The node's own relay policy from now on. What stands is not changed. The opposite of the session's has no effect.
     SetPolicy(RelayPolicy),
+    /// The relay policy of this node's session from now on, for all who will join it. Has no effect unless the node is alone.
+    SetSessionPolicy(RelayPolicy),
 }
 
 /// What a game hears.

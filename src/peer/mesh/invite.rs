@@ -124,6 +124,7 @@ impl Mesh {
     /// Sends START with the members that the joiner has not been offered.
     fn offer(&mut self, now: Instant, joiner: Guid, joining: Vec<PublicKey>) {
         let (session, epoch, own) = (self.session.id, self.session.epoch, self.own);
+        let relay_policy = self.session.relay_policy;
         let members = self.session.members(now);
         let flags = if self.config.partial { FLAG_PARTIAL } else { 0 };
         let Some(invitation) = self.invitations.get_mut(&joiner) else {
@@ -147,6 +148,7 @@ impl Mesh {
             members,
             joining,
             data: invitation.data.clone(),
+            relay_policy,
         };
         self.send(joiner, start);
     }

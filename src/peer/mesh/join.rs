@@ -16,6 +16,7 @@ use super::{JOINER_SLACK, MAX_JOIN_TIME, MAX_RUNNING_JOINS, Mesh, MeshOutput, bo
 use crate::codes::Code;
 use crate::peer::api::{MeshEvent, Reason};
 use crate::transport::identity::{Guid, PublicKey};
+use crate::wire::control::RelayPolicy;
 use crate::wire::mesh::{Member, MemberState, MeshMessage, SessionId};
 use crate::wire::{MAX_MEMBERS, MAX_USER_DATA};
 
@@ -36,6 +37,8 @@ struct Target {
 pub(super) struct Join {
     pub host: Guid,
     pub session: SessionId,
+    /// The session's: it holds for this node from START on, as it decides how the members may be reached.
+    pub relay_policy: RelayPolicy,
     pub deadline: Instant,
     join: u64,
     /// Of the last START.
@@ -50,6 +53,12 @@ impl Join {
     /// True if it names this player.
     pub fn lists(&self, guid: Guid) -> bool {
         self.targets.iter().any(|target| target.guid == guid)
+    }
+
+    /// The random name that its host gave it.
+    #[cfg(test)]
+    pub fn join_number(&self) -> u64 {
+        self.join
     }
 
     /// Members with states.
@@ -120,6 +129,7 @@ impl Mesh {
             members,
             joining,
             data,
+            relay_policy,
             ..
         } = start
         else {
@@ -131,7 +141,8 @@ impl Mesh {
             return;
         }
         if let Some(running) = self.joins.get_mut(&from).filter(|running| running.join == join) {
-            if epoch < running.epoch || !running.merge(self.own, &members, &joining) {
+            let same = relay_policy == running.relay_policy;
+            if !same || epoch < running.epoch || !running.merge(self.own, &members, &joining) {
                 self.dropped += 1;
                 return;
             }
@@ -142,16 +153,18 @@ impl Mesh {
         }
         if let Some(why) = self.start_refusal(from) {
             self.dropped += u64::from(why.code == Code::Policy);
-            let text = bounded(why.text);
-            self.send(
-                from,
-                MeshMessage::JoinFailed {
-                    join,
-                    code: why.code.number(),
-                    member: Guid(0),
-                    text,
-                },
-            );
+            self.decline(from, join, why);
+            return;
+        }
+        if let Some(why) = self.opposite_policy(relay_policy) {
+            // Its game wished for this host, and shall know as well why it does not get in.
+            self.event(MeshEvent::JoinFailed {
+                request: 0,
+                peer: from,
+                member: None,
+                reason: why.clone(),
+            });
+            self.decline(from, join, why);
             return;
         }
         let limit = Duration::from_millis(time_limit_ms.into()).min(MAX_JOIN_TIME) + JOINER_SLACK;
@@ -160,6 +173,7 @@ impl Mesh {
         let mut new = Join {
             host: from,
             session,
+            relay_policy,
             deadline,
             join,
             epoch,
@@ -205,6 +219,34 @@ impl Mesh {
         } else {
             return None;
         })
+    }
+
+    /// Why a session with that relay policy is none for this node.
+    fn opposite_policy(&self, session: RelayPolicy) -> Option<Reason> {
+        let own = self.relay_policy();
+        own.with(session).is_none().then(|| {
+            let text = format!(
+                "the session's relay policy is \"{}\", the joiner's \"{}\": no way would be allowed by both",
+                session.name(),
+                own.name()
+            );
+            reason(Code::Policy, text)
+        })
+    }
+
+    /// Tells a host that its START leads to nothing.
+    fn decline(&mut self, host: Guid, join: u64, why: Reason) {
+        let (code, text) = (why.code.number(), bounded(why.text));
+        let member = Guid(0);
+        self.send(
+            host,
+            MeshMessage::JoinFailed {
+                join,
+                code,
+                member,
+                text,
+            },
+        );
     }
 
     /// Brings what is pending under way.
@@ -321,7 +363,7 @@ impl Mesh {
         };
         self.join_data.remove(&from);
         let count = seats.len() as u32;
-        self.session = Session::new(session, epoch, seats);
+        self.session = Session::new(session, running.relay_policy, epoch, seats);
         self.event(MeshEvent::JoinAccepted {
             host: from,
             members: count,

@@ -11,6 +11,7 @@
 //! | `succession` | the host is lost or leaves: who takes over, and when to believe it |
 //! | `invite` | verified joins at the host |
 //! | `join` | verified joins at the joiner |
+//! | `policy` | the session's relay policy beside the node's own |
 //!
 //! **Inputs**: [`Mesh::command`], [`Mesh::connected`], [`Mesh::connect_failed`], [`Mesh::disconnected`],
 //! [`Mesh::message`], [`Mesh::handle_timeout`]. Messages from one peer arrive in the order in which it sent them;
@@ -33,6 +34,7 @@
 mod invite;
 mod join;
 mod membership;
+mod policy;
 mod session;
 mod succession;
 #[cfg(test)]
@@ -48,6 +50,7 @@ use rand::{Rng, SeedableRng};
 use super::api::{JoinView, MeshCommand, MeshEvent, MeshView, Reason, RequestId};
 use crate::codes::Code;
 use crate::transport::identity::{Guid, PublicKey};
+use crate::wire::control::RelayPolicy;
 use crate::wire::mesh::{MeshMessage, SessionId};
 use crate::wire::{MAX_MEMBERS, MAX_TEXT};
 use invite::Invitation;
@@ -90,6 +93,8 @@ pub struct MeshConfig {
     pub max_peers: usize,
     /// Time for a whole join.
     pub join_time_limit: Duration,
+    /// The node's own relay policy; [`Mesh::set_own_policy`] changes it.
+    pub relay_policy: RelayPolicy,
 }
 
 /// What the mesh wants done.
@@ -116,6 +121,8 @@ pub enum MeshOutput {
     },
     /// Tell the server this session tag (zeros: none).
     SessionTag([u8; 16]),
+    /// What [`Mesh::relay_policy`] says has changed: tell the server.
+    RelayPolicy,
     /// Tell the game.
     Event(MeshEvent),
 }
@@ -162,6 +169,8 @@ pub struct Mesh {
     /// Lists from members that are not (yet) host in this node's eyes.
     claims: BTreeMap<Guid, Claim>,
     tag: [u8; 16],
+    /// The relay policy that the server knows.
+    policy_told: RelayPolicy,
     outputs: VecDeque<MeshOutput>,
     dropped: u64,
 }
@@ -173,6 +182,7 @@ impl Mesh {
         let session = Session::alone(now, random_id(&mut rng), config.own);
         Self {
             own: config.own.guid(),
+            policy_told: config.relay_policy,
             config,
             rng,
             links: BTreeMap::new(),
@@ -408,6 +418,9 @@ impl Mesh {
         MeshView {
             host: Some(self.session.host()),
             order: self.session.seats.iter().map(|seat| seat.guid).collect(),
+            own_relay_policy: self.config.relay_policy,
+            session_relay_policy: self.session_policy(),
+            inviting: !self.invitations.is_empty(),
             joins: joins.collect(),
             capable: capable.map(|(joiner, _)| *joiner).collect(),
         }
@@ -454,8 +467,9 @@ impl Mesh {
             || self.joins.values().any(|join| join.host == peer || join.lists(peer))
     }
 
-    /// Tells the server which session this node may be introduced to: its own, or the one that it is joining.
+    /// Tells the server which session this node may be introduced to (its own, or the one that it is joining), and by which ways.
     fn refresh_tag(&mut self) {
+        self.refresh_policy();
         let session = if !self.session.is_alone() || !self.invitations.is_empty() {
             Some(&self.session.id)
         } else {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::transport::identity::{Guid, PublicKey};
 use crate::wire::MAX_MEMBERS;
+use crate::wire::control::RelayPolicy;
 use crate::wire::mesh::{Member, SessionId};
 
 /// Epochs from here on are refused: whatever a host claims, a successor's epoch still fits behind it.
@@ -41,6 +42,8 @@ pub(super) struct Seat {
 pub(super) struct Session {
     /// Its name.
     pub id: SessionId,
+    /// Holds for every member beside its own. Never changed once somebody else was invited.
+    pub relay_policy: RelayPolicy,
     /// Version of the list.
     pub epoch: u64,
     /// Everybody by place, this node included. Never empty; the first hosts.
@@ -61,6 +64,7 @@ impl Session {
         };
         Self {
             id,
+            relay_policy: RelayPolicy::Fallback,
             epoch: 0,
             seats: vec![seat],
             next_place: 1,
@@ -68,9 +72,10 @@ impl Session {
     }
 
     /// A session as its host described it.
-    pub fn new(id: SessionId, epoch: u64, seats: Vec<Seat>) -> Self {
+    pub fn new(id: SessionId, relay_policy: RelayPolicy, epoch: u64, seats: Vec<Seat>) -> Self {
         let mut session = Self {
             id,
+            relay_policy,
             epoch,
             seats: Vec::new(),
             next_place: 0,

@@ -160,10 +160,8 @@ impl Node {
         match command {
             RelayCommand::Route { request, peer } => self.route(now, request, peer),
             RelayCommand::Proxy { request, peer, idle } => self.proxy(now, request, peer, idle),
-            RelayCommand::SetPolicy(policy) => {
-                self.relay_policy = policy;
-                self.update_server();
-            }
+            RelayCommand::SetPolicy(policy) => self.set_relay_policy(policy),
+            RelayCommand::SetSessionPolicy(policy) => self.set_session_relay_policy(policy),
         }
     }
 
@@ -251,7 +249,7 @@ impl Node {
 
     /// The relays of an introduction. False if there is none that this node takes.
     pub(super) fn relays_offered(&mut self, now: Instant, between: &Between, offers: Vec<RelayOffer>) -> bool {
-        if self.relay_policy == RelayPolicy::Never {
+        if self.effective_relay_policy() == RelayPolicy::Never {
             return false;
         }
         for offer in offers {

@@ -45,7 +45,7 @@ impl Node {
     /// The game's call.
     pub(in super::super) fn proxy(&mut self, now: Instant, request: RequestId, peer: Guid, idle: Duration) {
         self.requests.begin(request, Pending::Proxy(peer));
-        if self.relay_policy == RelayPolicy::Never {
+        if self.effective_relay_policy() == RelayPolicy::Never {
             let text = "this node's relay policy is \"never\"";
             return self.proxy_ended(
                 request,

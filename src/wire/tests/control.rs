@@ -282,7 +282,7 @@ fn any_standing() -> impl Strategy<Value = (Consent, [u8; 16], Vec<Candidate>, N
     )
 }
 
-fn any_policy() -> impl Strategy<Value = RelayPolicy> {
+pub fn any_policy() -> impl Strategy<Value = RelayPolicy> {
     prop_oneof![
         Just(RelayPolicy::Fallback),
         Just(RelayPolicy::Never),

@@ -1,4 +1,6 @@
+use super::control::any_policy;
 use super::*;
+use crate::wire::control::RelayPolicy;
 use crate::wire::mesh::{ChangeKind, MAX_PROOF, Member, MemberState, MeshMessage};
 use crate::wire::{MAX_CONTROL_MESSAGE, MAX_MEMBERS, MAX_TEXT, MAX_USER_DATA};
 
@@ -33,10 +35,11 @@ fn golden_bytes_of_joins() {
             members: vec![member(0xa5)],
             joining: vec![key(0x77)],
             data: data.clone(),
+            relay_policy: RelayPolicy::Only,
         },
         &format!(
             "10 | 11111111111111111111111111111111 | 0000000000000002 | 0000000000000003 | 01 | 00007530 | 0001 {MEMBER_A5}
-            | 0001 7777777777777777777777777777777777777777777777777777777777777777 | 000002 6869"
+            | 0001 7777777777777777777777777777777777777777777777777777777777777777 | 000002 6869 | 02"
         ),
     );
     golden(
@@ -147,6 +150,7 @@ fn the_largest_message_fits_and_comes_back() {
         members: vec![member(0xa5); MAX_MEMBERS],
         joining: vec![key(0x77); MAX_MEMBERS],
         data: Bytes::from(vec![0x99; MAX_USER_DATA]),
+        relay_policy: RelayPolicy::Never,
     };
     let bytes = encoded(|out| message.encode(out));
     assert!(bytes.len() <= MAX_CONTROL_MESSAGE, "{}", bytes.len());
@@ -230,10 +234,11 @@ fn any_join_message() -> impl Strategy<Value = MeshMessage> {
         any_members(),
         any_list(any_key(), 4),
         any_bytes(60),
+        any_policy(),
     );
     prop_oneof![
         start.prop_map(
-            |((session, join, epoch), (flags, time_limit_ms), members, joining, data)| {
+            |((session, join, epoch), (flags, time_limit_ms), members, joining, data, relay_policy)| {
                 MeshMessage::JoinStart {
                     session,
                     join,
@@ -243,6 +248,7 @@ fn any_join_message() -> impl Strategy<Value = MeshMessage> {
                     members,
                     joining,
                     data,
+                    relay_policy,
                 }
             }
         ),

@@ -8,6 +8,7 @@ use super::settle;
 use super::simulator::Simulator;
 use crate::codes::Code;
 use crate::transport::identity::PublicKey;
+use crate::wire::control::RelayPolicy;
 use crate::wire::mesh::{ChangeKind, Member, MemberState, MeshMessage};
 
 /// Player `from` says this to player `to`; asserts that it was dropped and the session is as before.
@@ -52,6 +53,7 @@ fn start(simulator: &Simulator, members: usize, joining: usize) -> MeshMessage {
         members: (0..members).map(|index| member(100 + index, index as u64)).collect(),
         joining: (0..joining).map(|index| member(180 + index, 0).key).collect(),
         data: Bytes::new(),
+        relay_policy: RelayPolicy::Fallback,
     }
 }
 
@@ -204,6 +206,7 @@ fn what_one_peer_can_make_a_node_keep_is_bounded() {
             members,
             joining,
             data,
+            relay_policy: RelayPolicy::Fallback,
         };
         simulator.players[1].mesh.message(now, guid, start);
     }

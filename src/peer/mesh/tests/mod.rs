@@ -3,6 +3,7 @@
 mod hostile;
 mod joins;
 mod migration;
+mod policy;
 mod random;
 mod simulator;
 

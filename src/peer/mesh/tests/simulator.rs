@@ -10,6 +10,7 @@ use super::super::{Mesh, MeshConfig, MeshOutput, reason};
 use crate::codes::Code;
 use crate::peer::api::{MeshCommand, MeshEvent, RequestId};
 use crate::transport::identity::{Guid, PublicKey};
+use crate::wire::control::RelayPolicy;
 use crate::wire::mesh::MeshMessage;
 
 /// A silent peer is lost after this long at the latest.
@@ -61,6 +62,10 @@ pub struct Player {
     pub links: BTreeMap<usize, u64>,
     pub events: Vec<(Duration, MeshEvent)>,
     pub tag: [u8; 16],
+    /// The relay policy as the server was told it last.
+    pub policy: RelayPolicy,
+    /// What that was whenever the mesh asked for a connection.
+    pub dialled_by: Vec<RelayPolicy>,
     pub model: Model,
 }
 
@@ -140,6 +145,7 @@ impl Simulator {
                 partial: false,
                 max_peers: 64,
                 join_time_limit: Duration::from_secs(30),
+                relay_policy: RelayPolicy::Fallback,
             };
             change(&mut config);
             let model = Model {
@@ -156,6 +162,8 @@ impl Simulator {
                 links,
                 events,
                 tag: [0; 16],
+                policy: RelayPolicy::Fallback,
+                dialled_by: Vec::new(),
                 model,
             }
         };
@@ -525,9 +533,14 @@ impl Simulator {
         while let Some(output) = self.players[index].mesh.poll_output() {
             match output {
                 MeshOutput::Send { to, message } => self.transmit(index, self.index(to), message),
-                MeshOutput::Connect { peer } => self.connect(index, self.index(peer.guid())),
+                MeshOutput::Connect { peer } => {
+                    let policy = self.players[index].policy;
+                    self.players[index].dialled_by.push(policy);
+                    self.connect(index, self.index(peer.guid()));
+                }
                 MeshOutput::Disconnect { peer, reason } => self.close(index, self.index(peer), reason.code),
                 MeshOutput::SessionTag(tag) => self.players[index].tag = tag,
+                MeshOutput::RelayPolicy => self.players[index].policy = self.players[index].mesh.relay_policy(),
                 MeshOutput::Event(event) => self.on_event(index, event),
             }
         }
