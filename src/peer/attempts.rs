@@ -52,6 +52,8 @@ struct Ask {
     peer: Guid,
     request: RequestId,
     ways: Ways,
+    /// The beginning of the connection that is wanted. See [`super::early`].
+    first_flight: Bytes,
     deadline: Instant,
     retry_at: Option<Instant>,
 }
@@ -238,25 +240,34 @@ impl Node {
         }
         let server_request = self.attempts.next_request;
         self.attempts.next_request = server_request.wrapping_add(1).max(1);
+        let first_flight = match ways {
+            Ways::Direct => Bytes::new(),
+            Ways::Any | Ways::Relayed => self.first_flight_to(now, peer),
+        };
         let ask = Ask {
             peer,
             request,
             ways,
+            first_flight,
             deadline: now + ASK_TIME,
             retry_at: None,
         };
         self.attempts.asks.insert(server_request, ask);
-        self.send_open_nat(now, server_request, peer, ways);
+        self.send_open_nat(now, server_request);
         Ok(())
     }
 
-    fn send_open_nat(&mut self, now: Instant, request: u32, target: Guid, ways: Ways) {
-        self.send_to_server(&ToServer::OpenNat {
+    fn send_open_nat(&mut self, now: Instant, request: u32) {
+        let Some(ask) = self.attempts.asks.get(&request) else {
+            return;
+        };
+        let message = ToServer::OpenNat {
             request,
-            target,
-            first_flight: Bytes::new(),
-            ways,
-        });
+            target: ask.peer,
+            first_flight: ask.first_flight.clone(),
+            ways: ask.ways,
+        };
+        self.send_to_server(&message);
         self.hurry_server(now);
     }
 
@@ -280,7 +291,15 @@ impl Node {
             introduction: introduction.id,
             secret: introduction.secret,
         };
+        if !introduction.relays.is_empty() {
+            self.early_introduced(now, introduction.peer);
+        }
         let relayed = self.relays_offered(now, &between, std::mem::take(&mut introduction.relays));
+        if !relayed {
+            self.early_not_relayed(now, peer);
+        } else if ask.is_none() {
+            self.first_flight_arrived(now, peer, &std::mem::take(&mut introduction.first_flight));
+        }
         if self.effective_relay_policy() == RelayPolicy::Only || (relayed && introduction.candidates.is_empty()) {
             return self.introduced_to_relay_only(now, peer, introduction.id, relayed);
         }
@@ -400,8 +419,17 @@ impl Node {
         let Some(&peer) = self.attempts.by_introduction.get(&introduction) else {
             return;
         };
+        if let Some(link) = self.greeted_link(peer).filter(|_| code == Code::Cancelled) {
+            // Its dialler is gone, and the relay leads nowhere.
+            self.paths.close(now, peer);
+            self.give_up_greeted(now, link, code, "");
+        }
         if self.attempts.runs.get(&peer).is_none_or(|run| run.ended) {
             return;
+        }
+        // That the other side does not want any more says nothing of this side's wish.
+        if code == Code::Cancelled && self.dial_waits_for(peer) && !self.attempts.is_asked(peer) {
+            let _ = self.ask(now, 0, peer);
         }
         let text = match code {
             Code::TargetLost => "the other side left the server while the attempt was running",
@@ -626,8 +654,7 @@ impl Node {
                 self.attempts.asks.remove(&number);
             } else {
                 ask.retry_at = None;
-                let ways = ask.ways;
-                self.send_open_nat(now, number, peer, ways);
+                self.send_open_nat(now, number);
             }
         }
         self.drive_attempts(now);

@@ -6,7 +6,8 @@
 //! not read yet.
 //!
 //! The greeting. The dialler sends Hello when the handshake has proven both keys; the dialled side accepts (Welcome) or closes with
-//! a code. Connected there means: Welcome sent; here: Welcome received.
+//! a code. Connected there means: Welcome sent; here: Welcome received. Between players that were introduced the dialled side says Hello as
+//! well, with the handshake, and the dialler is connected with that: see [`super::early`].
 //!
 //! Two links to one player. Both dialled: the link that the lower guid dialled survives. The lower side *parks* a link that comes in while
 //! its own dial runs: it is accepted if that dial fails, and closed if it succeeds. The higher side accepts the lower's link and gives up
@@ -48,10 +49,14 @@ pub(super) const SUPERSEDED: Code = Code::Replaced;
 /// How far a link is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
+    /// Dialled, but there is no path yet.
+    Early,
     /// Dialled; no answer yet.
     Handshake,
     /// Came in; its Hello is awaited.
     AwaitHello,
+    /// Came in; this side's Hello was sent before the handshake was done, and the dialler's is awaited.
+    Greeted,
     /// Hello sent.
     AwaitWelcome,
     /// Its Hello came while another link between the two is under way.
@@ -77,6 +82,8 @@ pub(super) struct Link {
     pub stage: Stage,
     /// CONNECTED was raised.
     pub raised: bool,
+    /// The other side greeted early, and has not heard this side's Hello yet, as far as is known.
+    pub unconfirmed: bool,
     /// It stands in the queue of links to read from.
     pub queued: bool,
     pub dial: Option<u64>,
@@ -119,9 +126,14 @@ impl Node {
         self.timers_changed = true;
         match self.links.get_mut(&link) {
             Some(entry) if entry.stage == Stage::Handshake => {
+                let introduced = entry.key;
                 entry.set_key(Some(key));
-                self.dial_connected(now, link, key);
+                self.dial_connected(now, link, key, introduced);
             }
+            Some(entry) if entry.stage == Stage::Greeted && entry.key != Some(key) => {
+                self.give_up_greeted(now, link, Code::WrongKey, "another player was introduced here");
+            }
+            Some(entry) if !entry.dialled => entry.set_key(Some(key)),
             Some(_) => {}
             None => {
                 self.paths.link_added(address);
@@ -177,8 +189,12 @@ impl Node {
         let Some(entry) = self.links.get_mut(&link) else { return };
         let Some(key) = entry.key else { return };
         let hello = match (PeerControl::decode(message), entry.stage) {
-            (Ok(PeerControl::Hello(hello)), Stage::AwaitHello)
+            (Ok(PeerControl::Hello(hello)), Stage::AwaitHello | Stage::Greeted)
             | (Ok(PeerControl::Welcome(hello)), Stage::AwaitWelcome) => hello,
+            (Ok(PeerControl::Hello(hello)), Stage::AwaitWelcome) => {
+                entry.unconfirmed = true;
+                hello
+            }
             _ => {
                 let other_version =
                     crate::wire::peek_protocol(message).is_some_and(|protocol| protocol != PROTOCOL_VERSION);
@@ -191,7 +207,8 @@ impl Node {
             }
         };
         entry.incarnation = hello.incarnation;
-        let dialled = entry.dialled;
+        // Whoever dialled has been accepted by now, and whoever greeted has accepted.
+        let (dialled, greeted) = (entry.dialled, entry.stage == Stage::Greeted);
         if hello.protocol != PROTOCOL_VERSION {
             let text = format!("protocol version {} meets {PROTOCOL_VERSION}", hello.protocol);
             return self.greeting_failed(now, link, Code::Incompatible, &text);
@@ -199,7 +216,11 @@ impl Node {
         if hello.app != self.app {
             return self.greeting_failed(now, link, Code::Incompatible, "the other side plays another game");
         }
-        if dialled {
+        if greeted {
+            let welcome = PeerControl::Welcome(self.greeting());
+            self.send_control(link, &welcome);
+        }
+        if dialled || greeted {
             return self.open(now, link);
         }
         match self.rival(key.guid(), hello.incarnation) {
@@ -227,7 +248,11 @@ impl Node {
     }
 
     fn greeting_failed(&mut self, now: Instant, link: LinkId, code: Code, text: &str) {
-        let dial = self.links.get(&link).and_then(|entry| entry.dial);
+        let Some(entry) = self.links.get(&link) else { return };
+        if entry.stage == Stage::Greeted {
+            return self.give_up_greeted(now, link, code, text);
+        }
+        let dial = entry.dial;
         self.refuse(now, link, code, text);
         if let Some(number) = dial {
             let text = text.to_owned();
@@ -286,7 +311,7 @@ impl Node {
     }
 
     /// Why a connection that this peer began is declined, in words for it.
-    fn no_room_for(&self, guid: Guid) -> Option<&'static str> {
+    pub(super) fn no_room_for(&self, guid: Guid) -> Option<&'static str> {
         if self.connected_or_dialling(Some(guid)) >= self.max_peers {
             Some("this player has as many connections as it allows")
         } else if !self.accepting || self.lifecycle.len() >= MAX_UNREAD_EVENTS {
@@ -337,7 +362,7 @@ impl Node {
     fn raise_connected(&mut self, now: Instant, link: LinkId) {
         let Some(entry) = self.links.get_mut(&link) else { return };
         entry.raised = true;
-        let (key, wished) = (entry.key, entry.wished);
+        let (key, wished, unconfirmed) = (entry.key, entry.wished, entry.unconfirmed);
         let mut waiting = std::mem::take(&mut entry.waiting);
         waiting.retain(|request| *request != 0 && self.requests.get(*request).is_some());
         if waiting.is_empty() {
@@ -347,6 +372,9 @@ impl Node {
             self.raise_connected_event(link, request);
         }
         if let Some(key) = key {
+            if unconfirmed {
+                self.mesh_changed().await_confirmation(key.guid());
+            }
             self.mesh_changed().connected(now, key, wished);
         }
         self.read_control(now, link);
@@ -433,7 +461,14 @@ impl Node {
                 self.end_link(now, link, reason, user_code);
             }
             Stage::Draining => {}
-            Stage::Closing | Stage::AwaitHello | Stage::Parked => self.forget_link(now, link),
+            Stage::Closing | Stage::AwaitHello | Stage::Parked | Stage::Early => self.forget_link(now, link),
+            Stage::Greeted => {
+                let guid = entry.guid();
+                self.forget_link(now, link);
+                if let Some(guid) = guid {
+                    self.dial_after_greeting(now, guid);
+                }
+            }
             Stage::Handshake | Stage::AwaitWelcome => {
                 self.forget_link(now, link);
                 if let Some(number) = dial {
@@ -625,6 +660,12 @@ impl Node {
             match stage {
                 Stage::Parked => self.unpark(now, link, guid),
                 Stage::AwaitHello => self.refuse(now, link, Code::NoAnswer, "no greeting came"),
+                Stage::Greeted => self.give_up_greeted(now, link, Code::NoAnswer, "no greeting came"),
+                Stage::Early => {
+                    if let Some(number) = dial {
+                        self.drop_early(now, number);
+                    }
+                }
                 Stage::Handshake | Stage::AwaitWelcome => {
                     self.refuse(now, link, Code::NoAnswer, "");
                     if let Some(number) = dial {
@@ -683,6 +724,7 @@ impl Link {
             wished: dialled,
             stage,
             raised: false,
+            unconfirmed: false,
             queued: false,
             dial: None,
             deadline: Some(deadline),

@@ -11,6 +11,7 @@ use super::Node;
 use super::api::{Event, Reason, RequestId};
 use super::attempts::cancelled;
 use super::connections::{GREETING_TIME, Link, SUPERSEDED, Stage};
+use super::early::is_forwarded;
 use super::paths::{Owner, Path, kind_of, may_send_to};
 use super::requests::Pending;
 use crate::codes::Code;
@@ -32,8 +33,10 @@ pub(super) struct Dial {
     pub expected: Option<PublicKey>,
     pub requests: Vec<RequestId>,
     pub for_mesh: bool,
-    /// `None`: a way is being opened.
+    /// `None`: a way is being opened, or the other side's link is awaited.
     pub link: Option<LinkId>,
+    /// A link that has no path yet. See [`super::early`].
+    pub early: Option<LinkId>,
 }
 
 /// Dials by number.
@@ -128,6 +131,7 @@ impl Node {
             requests: Vec::new(),
             for_mesh: false,
             link: None,
+            early: None,
         };
         self.dials.insert(number, dial);
         number
@@ -174,12 +178,18 @@ impl Node {
         Some(Reason { code, text })
     }
 
+    /// A greeted link has a place, unless a dial to the same player has one already.
+    fn is_promised(&self, link: &Link) -> bool {
+        let same = |dial: &Dial| dial.link.is_some() && dial.guid == link.guid();
+        link.stage == Stage::Greeted && !self.dials.values().any(same)
+    }
+
     /// Places taken by others than `except`.
     pub(super) fn connected_or_dialling(&self, except: Option<Guid>) -> usize {
         let open = self
             .links
             .values()
-            .filter(|link| link.stage == Stage::Open && link.guid() != except);
+            .filter(|link| (link.stage == Stage::Open || self.is_promised(link)) && link.guid() != except);
         let dialling = self
             .dials
             .values()
@@ -187,12 +197,15 @@ impl Node {
         open.count() + dialling.count()
     }
 
-    fn dial_peer(&mut self, now: Instant, number: u64) {
+    pub(super) fn dial_peer(&mut self, now: Instant, number: u64) {
         let Some(dial) = self.dials.get(&number) else { return };
         if let Some(reason) = self.dial_refusal(dial) {
             return self.dial_failed(now, number, reason);
         }
         let (guid, address) = (dial.guid, dial.address);
+        if guid.is_some_and(|guid| self.greeted_link(guid).is_some()) {
+            return;
+        }
         if let Some(address) = address {
             return self.dial_address(now, number, address);
         }
@@ -209,6 +222,9 @@ impl Node {
     }
 
     fn dial_opened(&mut self, now: Instant, number: u64, guid: Guid) {
+        if self.greeted_link(guid).is_some() {
+            return self.drop_early(now, number);
+        }
         let Some((address, path)) = self.paths.opened(guid) else {
             let text = "the opened way is gone already".to_owned();
             let code = Code::NoAnswer;
@@ -232,6 +248,9 @@ impl Node {
         let Some(dial) = self.dials.get(&number) else { return };
         if let Some(reason) = self.dial_refusal(dial) {
             return self.dial_failed(now, number, reason);
+        }
+        if dial.guid.is_some_and(|guid| self.greeted_link(guid).is_some()) {
+            return self.drop_early(now, number);
         }
         let expected = dial.expected;
         let socket = if address.is_ipv4() {
@@ -276,7 +295,12 @@ impl Node {
         expected: Option<PublicKey>,
         round_trip: Option<Duration>,
     ) {
-        let round_trip = round_trip.unwrap_or(INITIAL_ROUND_TRIP);
+        if self.early_goes_on(now, number, (address, now + DIAL_TIME)) {
+            return;
+        }
+        let forwarded = self.paths.best(address).is_some_and(|path| is_forwarded(path.socket));
+        let known = round_trip.or_else(|| self.round_trip_to_server().filter(|_| forwarded));
+        let round_trip = known.unwrap_or(INITIAL_ROUND_TRIP);
         let link = self
             .transport
             .connect(now, address, LinkKind::Peer, expected, Some(round_trip));
@@ -319,8 +343,14 @@ impl Node {
 
     pub(super) fn dial_failed(&mut self, now: Instant, number: u64, reason: Reason) {
         self.timers_changed = true;
+        self.drop_early(now, number);
         let Some(dial) = self.dials.remove(&number) else { return };
         if let Some(guid) = dial.guid {
+            // The other side called as well, and will be through in a moment.
+            if dial.link.is_some() && reason.code != Code::Cancelled && self.greeted_link(guid).is_some() {
+                self.dials.insert(number, Dial { link: None, ..dial });
+                return;
+            }
             if reason.code == Code::NoAnswer && dial.address.is_none() {
                 // The opened path is dead: the next wish opens a new one.
                 self.paths.close(now, guid);
@@ -358,13 +388,15 @@ impl Node {
         }
     }
 
-    pub(super) fn dial_connected(&mut self, now: Instant, link: LinkId, key: PublicKey) {
+    /// `introduced`: who was expected, as far as that is known by now.
+    pub(super) fn dial_connected(&mut self, now: Instant, link: LinkId, key: PublicKey, introduced: Option<PublicKey>) {
         let number = self.links.get(&link).and_then(|entry| entry.dial);
         let Some((number, dial)) = number.and_then(|number| Some((number, self.dials.get_mut(&number)?))) else {
             return self.refuse(now, link, SUPERSEDED, "");
         };
         let guid = key.guid();
-        if dial.guid.is_some_and(|wanted| wanted != guid) || key == self.own_key {
+        let other = dial.guid.is_some_and(|wanted| wanted != guid) || introduced.is_some_and(|wanted| wanted != key);
+        if other || key == self.own_key {
             let code = if key == self.own_key {
                 Code::Self_
             } else {
@@ -380,7 +412,9 @@ impl Node {
                 && entry.guid() == Some(guid)
                 && (entry.stage == Stage::Open || (entry.dialled && entry.stage == Stage::AwaitWelcome))
         });
-        if twin {
+        // The lower side has greeted the other's link only because it did not know of this dial.
+        let promised = self.guid < guid && self.greeted_link(guid).is_some();
+        if twin || promised {
             self.refuse(now, link, SUPERSEDED, "");
             return self.merge_dial(now, number, guid);
         }
@@ -408,6 +442,10 @@ impl Node {
         } else if let Some(other) = self.dials.values_mut().find(|other| other.guid == Some(guid)) {
             other.requests.extend(dial.requests);
             other.for_mesh |= dial.for_mesh;
+        } else {
+            // It waits for the link that was greeted.
+            self.dials.insert(number, Dial { link: None, ..dial });
+            self.dial_after_greeting(now, guid);
         }
     }
 
@@ -419,6 +457,7 @@ impl Node {
         let numbers: Vec<u64> = self.dials.iter().filter_map(wanted).collect();
         let (mut waiting, wished) = (Vec::new(), !numbers.is_empty());
         for number in numbers {
+            self.drop_early(now, number);
             let Some(dial) = self.dials.remove(&number) else {
                 continue;
             };
@@ -434,6 +473,12 @@ impl Node {
         }
         if let Some(parked) = self.parked_link(guid).filter(|parked| *parked != link) {
             self.refuse(now, parked, SUPERSEDED, "");
+        }
+        // Its dialler sees at the end of the handshake that another link stands, and gives it up. Closed now, it would take that for a failure.
+        if let Some(greeted) = self.greeted_link(guid).filter(|greeted| *greeted != link)
+            && let Some(entry) = self.links.get_mut(&greeted)
+        {
+            entry.stage = Stage::AwaitHello;
         }
     }
 

@@ -82,6 +82,6 @@ impl Node {
 }
 
 /// True for a QUIC version 1 Initial of full size (RFC 9000, section 17.2.2). Version negotiation (version 0) never begins anything.
-fn begins_connection(packet: &[u8]) -> bool {
+pub(super) fn begins_connection(packet: &[u8]) -> bool {
     packet.len() >= SMALLEST_INITIAL && packet[0] & 0x80 != 0 && packet[1..5] == [0, 0, 0, 1] && packet[0] & 0x30 == 0
 }

@@ -34,6 +34,7 @@ mod attempts;
 mod connections;
 mod delivery;
 mod dials;
+mod early;
 mod incoming;
 mod paths;
 pub mod port_mapping;
@@ -469,7 +470,7 @@ impl Node {
             let Some(entry) = self.links.get(&link) else { return };
             let Some(guid) = entry.guid() else { return };
             match entry.stage {
-                Stage::AwaitHello | Stage::AwaitWelcome => {
+                Stage::AwaitHello | Stage::Greeted | Stage::AwaitWelcome => {
                     let Some(message) = self.transport.next_control(link) else {
                         return;
                     };
@@ -481,6 +482,7 @@ impl Node {
                     };
                     match PeerControl::decode(&message) {
                         Ok(PeerControl::Mesh(message)) => self.mesh_changed().message(now, guid, message),
+                        Ok(PeerControl::Welcome(_)) if entry.unconfirmed => self.link_confirmed(now, link, guid),
                         // A newer version may say more; a second greeting says nothing.
                         _ => self.dropped.unknown += 1,
                     }
@@ -564,10 +566,12 @@ impl Node {
             }
             Kind::QuicLong | Kind::QuicShort => {
                 if let Some(route) = self.route_for(now, &datagram) {
-                    self.paths.note_heard(now, route);
                     let origin = self.origin_of(route, &datagram);
-                    self.transport
-                        .handle_datagram_from(now, route, origin, datagram.ecn, datagram.contents);
+                    let heard =
+                        self.transport
+                            .handle_datagram_from(now, route, origin, datagram.ecn, datagram.contents);
+                    self.paths.note_heard(now, heard);
+                    self.greet_early(now);
                 }
             }
             Kind::Stun if self.sample_answered(now, datagram.socket, datagram.source, &datagram.contents) => {}

@@ -163,6 +163,27 @@ impl Paths {
         self.add(address, path);
     }
 
+    /// Makes a route without a path, for a link that waits for its first one. It expires as any other.
+    pub fn reserve(&mut self, now: Instant, address: SyntheticAddress) {
+        let route = Route {
+            owner: Owner::Stranger,
+            paths: Vec::with_capacity(1),
+            best: 0,
+            links: 0,
+            expires: now + STRANGER_TIME,
+            heard: now,
+        };
+        self.routes.insert(address, route);
+        self.order.insert(address, ());
+    }
+
+    /// The server said who is at the other end.
+    pub fn name_owner(&mut self, address: SyntheticAddress, owner: Owner) {
+        if let Some(route) = self.routes.get_mut(&address) {
+            route.owner = owner;
+        }
+    }
+
     fn make_room_for_stranger(&mut self) {
         let routes = &self.routes;
         self.strangers.retain(

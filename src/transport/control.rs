@@ -65,7 +65,12 @@ impl ControlSender {
         self.push_kind(KIND_TAKEN, &total.to_be_bytes());
     }
 
-    /// Opens the stream: once the handshake is done, before any other stream, so that it is the first.
+    /// True if the stream was opened.
+    pub(super) fn is_open(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Opens the stream: once this side may send, before any other stream, so that it is the first.
     pub(super) fn open(&mut self, connection: &mut Connection, lost_peer_timeout: Duration) {
         self.stream = connection.streams().open(Dir::Uni);
         let Some(stream) = self.stream else { return };

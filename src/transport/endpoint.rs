@@ -49,7 +49,11 @@ pub struct Transport {
     transmitting: VecDeque<u32>,
     /// Answers to strangers.
     responses: VecDeque<(SyntheticAddress, Vec<u8>)>,
+    /// Until when packets are expected that come under the address of another link.
+    straying_until: Option<Instant>,
     events: VecDeque<LinkEvent>,
+    /// Links that came in from trusted sources and may be greeted early.
+    greetable: VecDeque<(LinkId, SyntheticAddress)>,
     scratch: Vec<u8>,
     /// The last time that was handed in: calls that take none need it when they end a link.
     latest: Option<Instant>,
@@ -73,6 +77,9 @@ const MIN_ANSWERED: usize = 1200;
 /// Form, fixed bit and type in a packet's first byte (RFC 9000 §17.2), and what they are in a Handshake packet.
 const LONG_PACKET_TYPE: u8 = 0xf0;
 const HANDSHAKE_PACKET: u8 = 0xe0;
+/// After a packet came under the address of another link (two ways to one player are being sorted out), all packets are copied for so
+/// long before QUIC has them, because QUIC has to be told another address. Longer than a route outlives its link.
+const STRAY_TIME: Duration = Duration::from_secs(10);
 /// No slot belongs to that handle.
 const NO_SLOT: u32 = u32::MAX;
 
@@ -109,7 +116,9 @@ impl Transport {
             timer_changes: Vec::new(),
             transmitting: VecDeque::new(),
             responses: VecDeque::new(),
+            straying_until: None,
             events: VecDeque::new(),
+            greetable: VecDeque::new(),
             scratch: Vec::new(),
             latest: None,
             open_links: 0,
@@ -266,7 +275,8 @@ impl Transport {
     }
 
     /// As [`handle_datagram`](Self::handle_datagram) for packets that may begin a connection (those with a long header): `origin` is what is
-    /// known of their source.
+    /// known of their source. A packet of a player's link of another address is that link's all the same: its connection id says so, and its key
+    /// proves it. Returns the address of the link that it belongs to; `address`, if to none.
     pub fn handle_datagram_from(
         &mut self,
         now: Instant,
@@ -274,10 +284,10 @@ impl Transport {
         origin: Origin,
         ecn: Option<EcnCodepoint>,
         contents: BytesMut,
-    ) {
+    ) -> SyntheticAddress {
         let Some(&first) = contents.first() else {
             self.counters.malformed += 1;
-            return;
+            return address;
         };
         self.latest = Some(now);
         let size = contents.len();
@@ -287,30 +297,38 @@ impl Transport {
         }
         self.scratch.clear();
         let is_handshake = first & LONG_PACKET_TYPE == HANDSHAKE_PACKET;
-        let copy = origin.shared.then(|| contents.clone());
+        let may_stray = origin.shared || has_long_header || self.straying_until.is_some_and(|until| now < until);
+        let copy = may_stray.then(|| contents.clone());
         let event = self
             .endpoint
             .handle(now, socket_address(address), None, ecn, contents, &mut self.scratch);
         match event {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 let Some(slot) = self.slot_of_handle(handle) else {
-                    return;
+                    return address;
                 };
-                let own = self.links[slot as usize].as_ref().map(|link| link.address);
-                if let (Some(own), Some(copy)) = (own.filter(|own| *own != address), copy) {
-                    let origin = Origin {
-                        shared: false,
-                        ..origin
+                let Some(link) = &mut self.links[slot as usize] else {
+                    return address;
+                };
+                let own = link.address;
+                let mut event = Some(event);
+                if own != address && link.kind == LinkKind::Peer {
+                    self.straying_until = Some(now + STRAY_TIME);
+                    let to = socket_address(own);
+                    let again = copy.and_then(|copy| self.endpoint.handle(now, to, None, ecn, copy, &mut self.scratch));
+                    event = match again {
+                        Some(DatagramEvent::ConnectionEvent(_, event)) => Some(event),
+                        _ => None,
                     };
-                    return self.handle_datagram_from(now, own, origin, ecn, copy);
                 }
-                if let Some(link) = &mut self.links[slot as usize] {
-                    if link.address == address {
+                if let Some(event) = event {
+                    if own == address || link.kind == LinkKind::Peer {
                         link.note_received(now, size);
                     }
                     link.handle_event(event, is_handshake);
                 }
                 self.process(now, slot);
+                return own;
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.accept(now, address, origin, size, incoming),
             // Short headers would be answered by a stateless reset: whoever guesses an id learns nothing from us.
@@ -323,6 +341,7 @@ impl Transport {
             None if has_long_header => self.counters.malformed += 1,
             None => self.counters.unknown_connection += 1,
         }
+        address
     }
 
     fn slot_of_handle(&self, handle: ConnectionHandle) -> Option<u32> {
@@ -391,6 +410,12 @@ impl Transport {
         }
     }
 
+    /// True while a handshake that came in from that address is running.
+    pub fn is_greeting(&self, address: SyntheticAddress) -> bool {
+        let mut links = self.links.iter().flatten();
+        links.any(|link| link.address == address && !link.dialled && link.stage == Stage::Handshaking)
+    }
+
     /// True if the packet (first bits 01) carries a connection id that this endpoint gave out; it does not say for which link.
     pub fn knows_connection_id(&self, packet: &[u8]) -> bool {
         self.connection_ids.validate_short_header(packet)
@@ -429,6 +454,9 @@ impl Transport {
             if let Some(event) = self.endpoint.handle_event(link.handle, event) {
                 link.connection.handle_event(event);
             }
+        }
+        if std::mem::take(&mut link.greetable) && ended.is_none() {
+            self.greetable.push_back((link.id, link.address));
         }
         if link.stage != Stage::Handshaking
             && let Some(class) = link.half_open.take()
@@ -485,25 +513,26 @@ impl Transport {
         if !link.is_open() {
             return;
         }
-        let unheard_of = link.stage == Stage::Handshaking && !link.dialled;
+        let unheard_of = link.stage == Stage::Handshaking && !link.announced;
         if link.stage == Stage::Connected && !link.readable_pending && link.is_readable() {
             link.readable_pending = true;
             self.events.push_back(LinkEvent::Readable { link: link.id });
         }
         link.close(now, &reason, info);
         self.open_links -= 1;
+        if let Some(class) = link.half_open.take() {
+            self.half_open.remove(link.address, class);
+            self.incoming_handshakes -= 1;
+        }
+        // Nobody proved to be there: no last words, and the memory is free at once.
+        let unproven = unheard_of && reason == CloseReason::NoAnswer && link.budget.is_some();
+        if unproven || std::mem::take(&mut link.held) {
+            link.drained = true;
+            self.slots[link.handle.0] = NO_SLOT;
+            self.endpoint.handle_event(link.handle, EndpointEvent::drained());
+        }
         if unheard_of {
-            if let Some(class) = link.half_open.take() {
-                self.half_open.remove(link.address, class);
-                self.incoming_handshakes -= 1;
-            }
             link.forgotten = true;
-            if reason == CloseReason::NoAnswer && link.budget.is_some() {
-                // Nobody proved to be there: no last words, and the memory is free at once.
-                link.drained = true;
-                self.slots[link.handle.0] = NO_SLOT;
-                self.endpoint.handle_event(link.handle, EndpointEvent::drained());
-            }
         } else {
             self.events.push_back(LinkEvent::Closed { link: link.id, reason });
         }
@@ -557,6 +586,9 @@ impl Transport {
                 self.remove_if_done(slot);
                 continue;
             }
+            if link.held {
+                continue;
+            }
             if link.flush() {
                 self.events.push_back(LinkEvent::Writable { link: link.id });
             }
@@ -585,6 +617,62 @@ impl Transport {
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         self.update_timers();
         self.timers.next()
+    }
+
+    /// A link of a player that came in just now from a source that the engine trusts. Its other side has not proven its key yet; but what
+    /// [`send_early`](Self::send_early) is given before the next transmit travels with this side's part of the handshake.
+    pub fn poll_greetable(&mut self) -> Option<(LinkId, SyntheticAddress)> {
+        self.greetable.pop_front()
+    }
+
+    /// Sends a control message, the first one, to whoever began a link of [`poll_greetable`](Self::poll_greetable). Only the other side of
+    /// the handshake can read it, but who that is will be proven later. From now on the link is known to the caller: it ends in
+    /// [`LinkEvent::Closed`], also if it never is [`LinkEvent::Connected`]. False: it cannot be sent, and nothing has changed.
+    pub fn send_early(&mut self, link: LinkId, message: &[u8]) -> bool {
+        let Some(slot) = self.slot_of(link) else { return false };
+        let sent = self.links[slot as usize]
+            .as_mut()
+            .is_some_and(|link| link.send_early(message));
+        self.note_transmit(slot);
+        sent
+    }
+
+    /// Dials as [`connect`](Self::connect) does, without a path: returns the first datagram, which somebody else will carry to the other side,
+    /// and sends nothing and lets no time run out until [`release`](Self::release). `None` if there is more than one datagram.
+    pub fn connect_held(
+        &mut self,
+        now: Instant,
+        address: SyntheticAddress,
+        expected: Option<PublicKey>,
+        initial_round_trip: Option<Duration>,
+    ) -> Option<(LinkId, Vec<u8>)> {
+        let id = self.connect(now, address, LinkKind::Peer, expected, initial_round_trip);
+        let slot = self.slot_of(id)?;
+        let mut flight = Vec::new();
+        let link = self.links[slot as usize].as_mut()?;
+        let first = link.connection.poll_transmit(now, 1, &mut flight);
+        let further = link.connection.poll_transmit(now, 1, &mut Vec::new());
+        link.held = true;
+        self.note_timer(slot);
+        if first.is_none() || further.is_some() {
+            self.end(now, slot, CloseReason::Local, None);
+            self.events
+                .retain(|event| !matches!(event, LinkEvent::Closed { link, .. } if *link == id));
+            self.forget(id);
+            return None;
+        }
+        Some((id, flight))
+    }
+
+    /// There is a path for a link of [`connect_held`](Self::connect_held) now. QUIC repeats the first datagram if no answer comes in time,
+    /// counted from when it was made.
+    pub fn release(&mut self, now: Instant, link: LinkId) {
+        let Some(slot) = self.slot_of(link) else { return };
+        if let Some(link) = &mut self.links[slot as usize] {
+            link.release(now);
+        }
+        self.note_transmit(slot);
+        self.note_timer(slot);
     }
 
     /// The next event.

@@ -59,6 +59,12 @@ pub(super) struct Link {
     pub(super) drained: bool,
     /// The caller is done with the link.
     pub(super) forgotten: bool,
+    /// There is no path yet: nothing is sent, and no timer runs.
+    pub(super) held: bool,
+    /// The caller knows of it although its handshake is not done: it gets a `Closed`.
+    pub(super) announced: bool,
+    /// The other side's first flight has just been understood: an answer may go with this side's.
+    pub(super) greetable: bool,
     /// In the list of links that may have something to transmit.
     pub(super) wants_transmit: bool,
     /// In the list of links whose deadline may have changed.
@@ -69,7 +75,7 @@ pub(super) struct Link {
     pub(super) readable_pending: bool,
     /// `SendError::Full` was returned and `Writable` not reported yet.
     wants_room: bool,
-    kind: LinkKind,
+    pub(super) kind: LinkKind,
     alpn: &'static [u8],
     turned_down: TurnedDownKey,
     created: Instant,
@@ -111,6 +117,9 @@ impl Link {
             budget: matches!(new.half_open, Some(Class::Unproven(_))).then_some(Budget { received: 0, sent: 0 }),
             drained: false,
             forgotten: false,
+            held: false,
+            announced: new.half_open.is_none(),
+            greetable: false,
             wants_transmit: false,
             wants_timer: false,
             deadline: None,
@@ -133,6 +142,12 @@ impl Link {
 
     pub(super) fn is_open(&self) -> bool {
         self.stage != Stage::Closed
+    }
+
+    /// There is a path now. The time without one was no silence.
+    pub(super) fn release(&mut self, now: Instant) {
+        self.held = false;
+        self.last_received = now;
     }
 
     /// A packet for this link came.
@@ -212,6 +227,9 @@ impl Link {
 
     /// When this link wants to be called next.
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
+        if self.held {
+            return None;
+        }
         let quic = if self.drained {
             None
         } else {
@@ -267,6 +285,17 @@ impl Link {
         self.silence_deadline().is_some_and(|deadline| deadline <= now)
     }
 
+    /// Sends a control message together with this side's part of the handshake, before the other side has proven its key. False if it
+    /// is too late or too early for that.
+    pub(super) fn send_early(&mut self, message: &[u8]) -> bool {
+        if self.stage != Stage::Handshaking || self.dialled || self.budget.is_some() {
+            return false;
+        }
+        self.control_out.open(&mut self.connection, self.lost_peer_timeout);
+        self.announced = self.control_out.is_open() && self.control_out.push(message).is_ok();
+        self.announced
+    }
+
     /// Moves what quinn has to say into events. `Some`: the link ended.
     pub(super) fn process(&mut self, now: Instant) -> (Option<LinkEvent>, Option<CloseReason>) {
         let mut connected = None;
@@ -291,7 +320,11 @@ impl Link {
                     return (connected, Some(reason));
                 }
                 Event::Stream(event) => self.stream_event(event),
-                Event::HandshakeDataReady | Event::DatagramReceived | Event::DatagramsUnblocked => {}
+                Event::HandshakeDataReady => {
+                    self.greetable =
+                        self.kind == LinkKind::Peer && self.half_open == Some(Class::Trusted) && connected.is_none();
+                }
+                Event::DatagramReceived | Event::DatagramsUnblocked => {}
             }
         }
         if self.stage == Stage::Connected && self.read(now).is_err() {
@@ -324,7 +357,9 @@ impl Link {
         if self.kind == LinkKind::Peer {
             self.channels = Some(Box::default());
         }
-        self.control_out.open(&mut self.connection, self.lost_peer_timeout);
+        if !self.control_out.is_open() {
+            self.control_out.open(&mut self.connection, self.lost_peer_timeout);
+        }
         Ok(LinkEvent::Connected {
             link: self.id,
             address: self.address,
@@ -392,6 +427,9 @@ impl Link {
     /// Hands everything that waits to quinn, as far as it takes it. True: there is room again that somebody waits for.
     pub(super) fn flush(&mut self) -> bool {
         if self.stage != Stage::Connected {
+            if self.is_open() {
+                self.control_out.flush(&mut self.connection);
+            }
             return false;
         }
         if let Some(channels) = &mut self.channels {

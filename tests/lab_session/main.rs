@@ -9,6 +9,7 @@ mod opening;
 mod outcomes;
 mod refusals;
 mod relay;
+mod relay_start;
 mod replay;
 mod report;
 mod server;

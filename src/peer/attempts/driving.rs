@@ -272,6 +272,11 @@ impl Node {
                 verified: true,
             };
             let known = self.route_of(peer, key, &found);
+            // Somebody's handshake is running from there, the peer's own as a rule: it keeps its way until it is done.
+            let holder = self.paths.route_from(found.socket, found.address);
+            if known.is_some() && holder != known && holder.is_some_and(|holder| self.transport.is_greeting(holder)) {
+                continue;
+            }
             let address = match known {
                 Some(address) => {
                     self.add_path(now, peer, address, path);

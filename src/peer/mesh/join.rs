@@ -258,7 +258,9 @@ impl Mesh {
             .iter_mut()
             .filter(|target| target.state == MemberState::Pending)
         {
-            if let Some(link) = self.links.get(&target.guid) {
+            if self.unconfirmed.contains(&target.guid) {
+                // It is settled when the connection counts at both sides.
+            } else if let Some(link) = self.links.get(&target.guid) {
                 settle(target, link.key);
             } else if self.config.join_auto {
                 target.state = MemberState::Connecting;

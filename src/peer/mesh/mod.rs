@@ -143,6 +143,8 @@ pub struct Mesh {
     own: Guid,
     rng: StdRng,
     links: BTreeMap<Guid, Link>,
+    /// Of them those that do not count at the other side yet, as far as is known: no join may rest on them.
+    unconfirmed: BTreeSet<Guid>,
     /// Connections asked for and not resolved yet.
     dialing: BTreeSet<Guid>,
     session: Session,
@@ -186,6 +188,7 @@ impl Mesh {
             config,
             rng,
             links: BTreeMap::new(),
+            unconfirmed: BTreeSet::new(),
             dialing: BTreeSet::new(),
             session,
             invitations: BTreeMap::new(),
@@ -258,9 +261,30 @@ impl Mesh {
             self.close(guid, reason(Code::Closed, "the join that it was made for is over"));
             return;
         }
-        self.join_peer_connected(now, guid, peer);
-        if self.session.has(guid) {
-            self.member_reconnected(now, guid);
+        self.count_connection(now, guid);
+    }
+
+    /// The connection that [`connected`](Self::connected) is about to tell of does not count at the other side yet, as far as is known.
+    /// [`confirmed`](Self::confirmed) follows, or [`disconnected`](Self::disconnected).
+    pub fn await_confirmation(&mut self, peer: Guid) {
+        self.unconfirmed.insert(peer);
+    }
+
+    /// The connection counts at both sides.
+    pub fn confirmed(&mut self, now: Instant, peer: Guid) {
+        if self.unconfirmed.remove(&peer) {
+            self.count_connection(now, peer);
+        }
+    }
+
+    fn count_connection(&mut self, now: Instant, peer: Guid) {
+        let Some(link) = self.links.get(&peer).filter(|_| !self.unconfirmed.contains(&peer)) else {
+            return;
+        };
+        let key = link.key;
+        self.join_peer_connected(now, peer, key);
+        if self.session.has(peer) {
+            self.member_reconnected(now, peer);
         }
     }
 
@@ -281,6 +305,7 @@ impl Mesh {
 
     /// A connection ended; the reason's code tells LOST from CLOSED.
     pub fn disconnected(&mut self, now: Instant, peer: Guid, reason: Reason) {
+        self.unconfirmed.remove(&peer);
         if self.links.remove(&peer).is_none() {
             return;
         }

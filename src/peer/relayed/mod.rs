@@ -138,6 +138,12 @@ impl Relayed {
         self.of(peer).any(|(_, entry)| entry.session.kind == kind)
     }
 
+    /// The socket and address under which the newest session of that kind with that player brings its datagrams.
+    pub fn socket_of(&self, peer: Guid, kind: PathKind) -> Option<(SocketName, SocketAddr)> {
+        let of_kind = self.of(peer).filter(|(_, entry)| entry.session.kind == kind).last();
+        of_kind.map(|(number, entry)| (SocketName::Relay(number), entry.session.label))
+    }
+
     fn of(&self, peer: Guid) -> impl Iterator<Item = (u32, &Entry)> {
         let of_peer = move |entry: &&Entry| entry.session.peer.guid() == peer && entry.retires.is_none();
         self.sessions

@@ -2,6 +2,7 @@
 
 mod connections;
 mod doors;
+mod early;
 mod hostile;
 mod ipv6;
 mod nat;
