@@ -11,6 +11,7 @@ mod refusals;
 mod relay;
 mod replay;
 mod report;
+mod router;
 mod server;
 mod session;
 mod techniques;

@@ -124,6 +124,9 @@ pub(super) struct Router {
     left: Vec<Left>,
     pub(super) forwarding: Forwarding,
     tick_at: Option<Instant>,
+    /// For tests: every message that comes.
+    #[cfg(test)]
+    pub(super) heard: Option<Vec<RouteMessage>>,
 }
 
 impl Router {
@@ -139,6 +142,8 @@ impl Router {
             left: Vec::new(),
             forwarding: Forwarding::new(now, &seed),
             tick_at: None,
+            #[cfg(test)]
+            heard: None,
         }
     }
 
@@ -163,6 +168,10 @@ impl Node {
     /// A message about ways through other players.
     pub(super) fn route_message(&mut self, now: Instant, from: Guid, message: RouteMessage) {
         self.timers_changed = true;
+        #[cfg(test)]
+        if let Some(heard) = &mut self.router.heard {
+            heard.push(message.clone());
+        }
         match message {
             RouteMessage::Query { query, target } => self.queried(from, query, target),
             RouteMessage::Willing {
@@ -245,6 +254,18 @@ impl Node {
             .and_then(|link| self.links.get(&link))
             .and_then(|entry| entry.key);
         key.guid() == peer && linked.is_none_or(|linked| linked == key)
+    }
+
+    /// Ways that stand, and sessions that others asked for and that are not proven.
+    #[cfg(test)]
+    pub(super) fn ways_and_coming(&self) -> (usize, usize) {
+        (self.router.ways.len(), self.router.coming.len())
+    }
+
+    /// What the pair of the only way is called.
+    #[cfg(test)]
+    pub(super) fn way_introduction(&self) -> u64 {
+        self.router.ways.values().next().map_or(0, |way| way.introduction)
     }
 
     /// The connection with a player is over.
