@@ -493,6 +493,7 @@ impl Node {
         let peer = self.peers.entry(guid).or_default();
         peer.current = None;
         self.unwatch_paths(guid);
+        self.router_peer_gone(now, guid);
         let peer = self.peers.entry(guid).or_default();
         if !raised {
             if peer.draining.is_none() {

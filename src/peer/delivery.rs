@@ -165,6 +165,7 @@ impl Node {
                 + own.probes
                 + own.unroutable
                 + self.attempts.dropped
+                + self.router.forwarding.dropped
                 + self.nat.dropped()
                 + transport.unknown_connection
                 + transport.malformed,

@@ -42,7 +42,10 @@ impl Node {
         }
         let (owner, kind) = match heard {
             Some((punch, kind)) => (Owner::Peer(punch.peer()), kind),
-            None => (Owner::Stranger, kind_of(datagram.source)),
+            None => {
+                let forwarded = self.kind_of_session(datagram.socket);
+                (Owner::Stranger, forwarded.unwrap_or_else(|| kind_of(datagram.source)))
+            }
         };
         let path = Path {
             socket: datagram.socket,

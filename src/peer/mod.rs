@@ -65,7 +65,7 @@ use crate::wire::classify::{Context, Kind, classify};
 use crate::wire::control::Consent;
 use crate::wire::peer::PeerControl;
 use crate::wire::probe::{REQUEST_BYTE, RESPONSE_BYTE};
-use crate::wire::relay::{DATA_BYTE, GONE_BYTE};
+use crate::wire::relay::{BIND_BYTE, DATA_BYTE, GONE_BYTE};
 use api::{Command, Event, NodeConfig, SideEffect, SideEffectAnswer};
 use attempts::Attempts;
 use connections::{Link, Peer, Stage};
@@ -80,6 +80,7 @@ use rendezvous::Rendezvous;
 use report::Reports;
 use requests::{Pending, Requests};
 use roaming::Roaming;
+use router::Router;
 use sockets::SocketPool;
 
 /// Longest silence on a link before a keep-alive: routers forget a UDP mapping after 30 s and more.
@@ -130,6 +131,7 @@ pub struct Node {
     nat: Nat,
     mapping: PortMapping,
     relayed: Relayed,
+    router: Router,
     /// Datagrams in frames, before they go out.
     wrapped: Vec<u8>,
     roaming: Roaming,
@@ -169,6 +171,12 @@ impl Node {
         let mut random = StdRng::from_seed(derive(&config.seed, b"node"));
         let own_key = config.identity.public();
         let keep_alive = (config.lost_peer_timeout / KEEP_ALIVES_IN_LOST_TIME).min(LONGEST_KEEP_ALIVE);
+        let router = Router::new(
+            now,
+            config.identity.clone(),
+            config.crypto.clone(),
+            derive(&config.seed, b"router"),
+        );
         let transport = Transport::new(TransportConfig {
             identity: config.identity,
             seed: derive(&config.seed, b"transport"),
@@ -218,6 +226,7 @@ impl Node {
             nat: Nat::default(),
             mapping: PortMapping::new(derive(&config.seed, b"mapping")),
             relayed: Relayed::default(),
+            router,
             wrapped: Vec::new(),
             roaming: Roaming::default(),
             keep_alive,
@@ -483,6 +492,7 @@ impl Node {
                     match PeerControl::decode(&message) {
                         Ok(PeerControl::Mesh(message)) => self.mesh_changed().message(now, guid, message),
                         Ok(PeerControl::Welcome(_)) if entry.unconfirmed => self.link_confirmed(now, link, guid),
+                        Ok(PeerControl::Route(message)) => self.route_message(now, guid, message),
                         // A newer version may say more; a second greeting says nothing.
                         _ => self.dropped.unknown += 1,
                     }
@@ -540,6 +550,7 @@ impl Node {
             self.mapping.poll_timeout(),
             self.roaming.poll_timeout(),
             self.relayed.poll_timeout(),
+            self.router.poll_timeout(),
             self.dropped_due,
         ];
         own.into_iter().flatten().min()
@@ -559,6 +570,11 @@ impl Node {
                 SocketName::Relay(number) => self.relayed_probe(now, number, &datagram.contents),
                 socket => self.handle_probe(now, socket, datagram.source, &datagram.contents),
             },
+            Kind::OwnFrame(DATA_BYTE | BIND_BYTE)
+                if !matches!(datagram.socket, SocketName::Relay(_)) && self.forwards(&datagram.contents) =>
+            {
+                self.forward(now, datagram);
+            }
             Kind::OwnFrame(DATA_BYTE..=GONE_BYTE) if !matches!(datagram.socket, SocketName::Relay(_)) => {
                 if let Some(inside) = self.unwrap_frame(now, datagram) {
                     self.tell_apart(now, inside);
@@ -616,6 +632,7 @@ impl Engine for Node {
             self.dropped_timeout(now);
             self.roaming_timeout(now);
             self.relayed_timeout(now);
+            self.router_timeout(now);
             self.paths.sweep(now);
             self.mapping_timeout(now);
             self.close_unused_sockets();
@@ -632,6 +649,9 @@ impl Engine for Node {
             return Some(queued.write(buffer));
         }
         if let Some(transmit) = self.next_relay_frame(buffer) {
+            return Some(transmit);
+        }
+        if let Some(transmit) = self.next_forwarded_frame(buffer) {
             return Some(transmit);
         }
         if let Some((socket, destination)) = self.nat.poll_request(buffer) {
@@ -674,6 +694,7 @@ impl Engine for Node {
         if self.transmit_wanted
             || !self.attempts.queue.is_empty()
             || self.relayed.has_frames()
+            || self.router.forwarding.has_frames()
             || self.nat.has_requests()
         {
             return Some(self.now);

@@ -12,6 +12,7 @@ pub mod mesh;
 pub mod peer;
 pub mod probe;
 pub mod relay;
+pub mod routing;
 pub mod stun;
 
 mod codec;

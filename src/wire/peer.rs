@@ -1,5 +1,5 @@
-//! Messages between two players beside the game's own, over one ordered QUIC stream each way: the greeting, then the
-//! mesh's messages.
+//! Messages between two players beside the game's own, over one ordered QUIC stream each way: the greeting, then those of the mesh and
+//! those about ways through other players.
 //!
 //! A message is a u8 type and its fields in this order (fields: [`Reader`]):
 //!
@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | 1 | Hello | u16 protocol, text app (1–64 bytes), u64 incarnation |
 //! | 2 | Welcome | the same |
+//! | 3 … 15 | | messages of [`super::routing`], with their own type number |
 //! | 16 … 255 | | messages of [`super::mesh`], with their own type number |
 //!
 //! Type and protocol stay where they are in every version ([`super::peek_protocol`]).
@@ -15,6 +16,7 @@
 
 use super::codec::struct_codec;
 use super::mesh::MeshMessage;
+use super::routing::RouteMessage;
 use super::{DecodeError, MAX_CONTROL_MESSAGE, Reader, Writer};
 
 /// The first message of either side.
@@ -35,6 +37,8 @@ pub enum PeerControl {
     Hello(PeerHello),
     /// From the side that was dialled: the connection is accepted. (A refusal is a close with a code.)
     Welcome(PeerHello),
+    /// Ways through other players.
+    Route(RouteMessage),
     /// The mesh.
     Mesh(MeshMessage),
 }
@@ -43,7 +47,9 @@ pub enum PeerControl {
 const HELLO: u8 = 1;
 /// Type number of [`PeerControl::Welcome`].
 const WELCOME: u8 = 2;
-/// The first type number of the mesh; those below it are for the greeting and its like.
+/// The first type number about ways through other players.
+const FIRST_ROUTE_TYPE: u8 = 3;
+/// The first type number of the mesh.
 const FIRST_MESH_TYPE: u8 = 16;
 
 struct_codec!(PeerHello {
@@ -58,6 +64,7 @@ impl PeerControl {
         let (number, hello) = match self {
             Self::Hello(hello) => (HELLO, hello),
             Self::Welcome(hello) => (WELCOME, hello),
+            Self::Route(message) => return message.encode(out),
             Self::Mesh(message) => return message.encode(out),
         };
         let mut writer = Writer::new(out);
@@ -74,6 +81,7 @@ impl PeerControl {
         match reader.u8()? {
             HELLO => PeerHello::read_fields(&mut reader).map(Self::Hello),
             WELCOME => PeerHello::read_fields(&mut reader).map(Self::Welcome),
+            FIRST_ROUTE_TYPE..FIRST_MESH_TYPE => RouteMessage::decode(bytes).map(Self::Route),
             FIRST_MESH_TYPE.. => MeshMessage::decode(bytes).map(Self::Mesh),
             unknown => Err(DecodeError::UnknownType(unknown)),
         }

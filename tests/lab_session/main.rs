@@ -12,6 +12,7 @@ mod relay;
 mod relay_start;
 mod replay;
 mod report;
+mod router;
 mod server;
 mod session;
 mod techniques;

@@ -17,8 +17,10 @@
 //! |---|---|
 //! | `session` | one session: ticket, frames, probes |
 //! | `proxy` | the game's step-by-step call |
+//! | `routed` | sessions at players: no path before the proof |
 
 mod proxy;
+mod routed;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -300,7 +302,7 @@ impl Node {
     }
 
     /// Asks the server for a relay. Returns the number of the wish.
-    fn wish_for_relay(&mut self, now: Instant, peer: Guid, idle: Duration, announced: bool) -> Option<u32> {
+    pub(super) fn wish_for_relay(&mut self, now: Instant, peer: Guid, idle: Duration, announced: bool) -> Option<u32> {
         if !self.server_is_up() {
             return None;
         }
@@ -402,6 +404,9 @@ impl Node {
             return;
         };
         let (peer, route, relay) = (entry.session.peer.guid(), entry.route, entry.session.relay);
+        if entry.session.kind == PathKind::Routed {
+            return self.routed_news(now, number, news);
+        }
         match news {
             News::Nothing => {}
             News::Bound => {

@@ -188,6 +188,13 @@ impl Session {
         };
     }
 
+    /// Probes the other side once more.
+    pub fn probe_again(&mut self, now: Instant) {
+        if self.state == State::Bound {
+            self.probing = Some((now, 0, 0, now));
+        }
+    }
+
     /// When [`next_frame`](Self::next_frame) has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {

@@ -10,6 +10,7 @@ mod paths;
 mod punch;
 mod random;
 mod roaming;
+mod router;
 mod server;
 
 use std::time::Duration;
