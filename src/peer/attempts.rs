@@ -222,6 +222,11 @@ impl Node {
             RelayPolicy::Fallback if request != 0 => Ways::Direct,
             RelayPolicy::Fallback => Ways::Any,
         };
+        self.ask_for(now, request, peer, ways)
+    }
+
+    /// The same for ways of a certain kind.
+    pub(super) fn ask_for(&mut self, now: Instant, request: RequestId, peer: Guid, ways: Ways) -> Result<(), Reason> {
         if !self.server_is_up() {
             let text = "there is no session with a server; connect to one first".to_owned();
             return Err(Reason {
@@ -280,11 +285,13 @@ impl Node {
             introduction: introduction.id,
             secret: introduction.secret,
         };
-        let relayed = self.relays_offered(now, &between, std::mem::take(&mut introduction.relays));
-        if self.effective_relay_policy() == RelayPolicy::Only || (relayed && introduction.candidates.is_empty()) {
+        let relays = std::mem::take(&mut introduction.relays);
+        let nobody_named = introduction.candidates.is_empty();
+        introduction.candidates = self.sought_again(now, peer, introduction.candidates, !relays.is_empty());
+        let relayed = self.relays_offered(now, &between, relays);
+        if self.effective_relay_policy() == RelayPolicy::Only || (relayed && nobody_named) {
             return self.introduced_to_relay_only(now, peer, introduction.id, relayed);
         }
-        introduction.candidates = self.sought_again(peer, introduction.candidates);
         let (v4, v6) = (self.has_socket(SocketName::Udp4), self.has_socket(SocketName::Udp6));
         let around = self.punch_surroundings();
         let punch = Punch::new(now, &introduction, ask.is_some(), around, |address| {
