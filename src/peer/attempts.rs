@@ -224,6 +224,11 @@ impl Node {
             RelayPolicy::Fallback if request != 0 => Ways::Direct,
             RelayPolicy::Fallback => Ways::Any,
         };
+        self.ask_for(now, request, peer, ways)
+    }
+
+    /// The same for ways of a certain kind.
+    pub(super) fn ask_for(&mut self, now: Instant, request: RequestId, peer: Guid, ways: Ways) -> Result<(), Reason> {
         if !self.server_is_up() {
             let text = "there is no session with a server; connect to one first".to_owned();
             return Err(Reason {
@@ -294,16 +299,18 @@ impl Node {
         if !introduction.relays.is_empty() {
             self.early_introduced(now, introduction.peer);
         }
-        let relayed = self.relays_offered(now, &between, std::mem::take(&mut introduction.relays));
+        let relays = std::mem::take(&mut introduction.relays);
+        let nobody_named = introduction.candidates.is_empty();
+        introduction.candidates = self.sought_again(now, peer, introduction.candidates, !relays.is_empty());
+        let relayed = self.relays_offered(now, &between, relays);
         if !relayed {
             self.early_not_relayed(now, peer);
         } else if ask.is_none() {
             self.first_flight_arrived(now, peer, &std::mem::take(&mut introduction.first_flight));
         }
-        if self.effective_relay_policy() == RelayPolicy::Only || (relayed && introduction.candidates.is_empty()) {
+        if self.effective_relay_policy() == RelayPolicy::Only || (relayed && nobody_named) {
             return self.introduced_to_relay_only(now, peer, introduction.id, relayed);
         }
-        introduction.candidates = self.sought_again(peer, introduction.candidates);
         let (v4, v6) = (self.has_socket(SocketName::Udp4), self.has_socket(SocketName::Udp6));
         let around = self.punch_surroundings();
         let punch = Punch::new(now, &introduction, ask.is_some(), around, |address| {

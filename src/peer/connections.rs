@@ -16,13 +16,12 @@
 //!
 //! Timers: [`GREETING_TIME`], [`PARKED_TIME`]; the dial's own is in [`super::dials`].
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Node;
 use super::api::{Event, Reason, RequestId};
 use super::dials::{Dial, dial_reason};
-use super::paths::{Owner, Path};
+use super::paths::{FEED_TIME, Owner, Path, Source};
 use crate::codes::{Code, MAX_DISCONNECT_TEXT, PathKind};
 use crate::engine::SocketName;
 use crate::transport::identity::{Guid, PublicKey};
@@ -599,27 +598,42 @@ impl Node {
 
     /// Puts a path behind a route; tells QUIC and the game if the route's best path is another one now.
     pub(super) fn add_path(&mut self, now: Instant, peer: Guid, address: SyntheticAddress, path: Path) {
-        let before = self.paths.best(address).map_or(PathKind::None, |path| path.kind);
+        let before = self.paths.best(address).copied();
         if self.paths.add(address, path) {
             self.best_path_changed(now, peer, address, before);
         }
+        self.paths.feed_no_longer_than(address, now + FEED_TIME);
     }
 
     /// Takes a path away from a route, as [`add_path`](Self::add_path) puts it there.
-    pub(super) fn take_path(
-        &mut self,
-        now: Instant,
-        peer: Guid,
-        address: SyntheticAddress,
-        source: (SocketName, SocketAddr),
-    ) {
-        let before = self.paths.best(address).map_or(PathKind::None, |path| path.kind);
+    pub(super) fn take_path(&mut self, now: Instant, peer: Guid, address: SyntheticAddress, source: Source) {
+        let before = self.paths.best(address).copied();
         if self.paths.take(address, source) {
             self.best_path_changed(now, peer, address, before);
         }
     }
 
-    fn best_path_changed(&mut self, now: Instant, peer: Guid, address: SyntheticAddress, before: PathKind) {
+    /// Another session at the same forwarder is the same path, for QUIC and for the game.
+    pub(super) fn best_path_changed(
+        &mut self,
+        now: Instant,
+        peer: Guid,
+        address: SyntheticAddress,
+        before: Option<Path>,
+    ) {
+        let Some(best) = self.paths.best(address).copied() else {
+            return;
+        };
+        let relayed = |path: &Path| matches!(path.socket, SocketName::Relay(_)).then_some((path.kind, path.address));
+        if before.is_some_and(|before| relayed(&before).is_some() && relayed(&before) == relayed(&best)) {
+            return;
+        }
+        if let Some(before) = before {
+            let until = now + FEED_TIME;
+            self.paths.feed_too(address, (before.socket, before.address), until);
+            self.note_change_of_kind(now, peer, before.kind, best.kind);
+        }
+        let before = before.map_or(PathKind::None, |before| before.kind);
         let on_it = |(link, entry): (&LinkId, &Link)| {
             (entry.address == address && entry.stage != Stage::Closing)
                 .then_some((*link, entry.raised && entry.stage == Stage::Open))
@@ -627,9 +641,7 @@ impl Node {
         let links: Vec<_> = self.links.iter().filter_map(on_it).collect();
         for (link, raised) in links {
             self.transport.path_changed(now, link);
-            if let Some(best) = self.paths.best(address)
-                && raised
-            {
+            if raised {
                 let event = Event::PathChanged {
                     peer,
                     from: before,

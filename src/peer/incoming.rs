@@ -10,8 +10,8 @@ use super::paths::{Owner, Path, kind_of};
 use crate::engine::Datagram;
 use crate::transport::{Origin, SyntheticAddress};
 
-/// Smallest datagram that can begin a QUIC connection (RFC 9000, section 14.1).
-const SMALLEST_INITIAL: usize = 1200;
+/// Smallest datagram that can begin a QUIC connection, and that every path must carry (RFC 9000, section 14.1).
+pub(super) const SMALLEST_INITIAL: usize = 1200;
 
 impl Node {
     /// The route that a QUIC packet belongs to. One that begins a connection may come from anywhere.

@@ -70,6 +70,7 @@ use api::{Command, Event, NodeConfig, SideEffect, SideEffectAnswer};
 use attempts::Attempts;
 use connections::{Link, Peer, Stage};
 use dials::Dials;
+use incoming::SMALLEST_INITIAL;
 use mesh::{Mesh, MeshConfig, MeshOutput};
 use nat::{NAT_RESOLVE, Nat};
 use paths::{Path, Paths};
@@ -134,6 +135,8 @@ pub struct Node {
     router: Router,
     /// Datagrams in frames, before they go out.
     wrapped: Vec<u8>,
+    /// What was sent last and goes over a second path as well.
+    copied: Copied,
     roaming: Roaming,
     /// Longest silence on a link before a keep-alive.
     keep_alive: Duration,
@@ -228,6 +231,7 @@ impl Node {
             relayed: Relayed::default(),
             router,
             wrapped: Vec::new(),
+            copied: Copied::default(),
             roaming: Roaming::default(),
             keep_alive,
             pool: SocketPool::new(config.max_sockets),
@@ -610,6 +614,38 @@ impl Node {
             _ => Some(transmit),
         }
     }
+
+    /// Sends what was sent last over the second path.
+    fn send_copy(&mut self, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        let (path, transmit) = self.copied.path.take()?;
+        buffer.extend_from_slice(&self.copied.contents);
+        let sent = self.along(path, transmit, buffer);
+        if sent.is_none() {
+            buffer.clear();
+        }
+        sent
+    }
+}
+
+/// A datagram (or a run of them) that goes over a second path as well.
+#[derive(Default)]
+struct Copied {
+    /// The path, and what to send; `None`: nothing waits. The contents' memory stays for the next one.
+    path: Option<(Path, Transmit)>,
+    contents: Vec<u8>,
+}
+
+impl Copied {
+    /// Larger datagrams than every path carries are not copied: they may be QUIC's search for the largest size, whose answer must say something
+    /// of the best path alone.
+    fn keep(&mut self, path: Path, transmit: Transmit, contents: &[u8]) {
+        if transmit.segment_size.unwrap_or(contents.len()) > SMALLEST_INITIAL {
+            return;
+        }
+        self.contents.clear();
+        self.contents.extend_from_slice(contents);
+        self.path = Some((path, transmit));
+    }
 }
 
 impl Engine for Node {
@@ -664,9 +700,12 @@ impl Engine for Node {
                 time_to_live: None,
             });
         }
+        if let Some(transmit) = self.send_copy(buffer) {
+            return Some(transmit);
+        }
         loop {
             while let Some((address, ecn, segment_size)) = self.transport.poll_transmit(now, buffer) {
-                if let Some(path) = self.paths.best(address).copied() {
+                if let Some((path, fed)) = self.paths.ways(now, address) {
                     let transmit = Transmit {
                         socket: path.socket,
                         destination: path.address,
@@ -675,6 +714,9 @@ impl Engine for Node {
                         segment_size,
                         time_to_live: None,
                     };
+                    if let Some(fed) = fed {
+                        self.copied.keep(fed, transmit, buffer);
+                    }
                     if let Some(transmit) = self.along(path, transmit, buffer) {
                         return Some(transmit);
                     }
@@ -695,6 +737,7 @@ impl Engine for Node {
             || !self.attempts.queue.is_empty()
             || self.relayed.has_frames()
             || self.router.forwarding.has_frames()
+            || self.copied.path.is_some()
             || self.nat.has_requests()
         {
             return Some(self.now);

@@ -5,8 +5,10 @@
 //! they came from. In: verified paths from punching, addresses that are dialled, addresses that strangers dial from. Out: the
 //! path for a packet, the route of a packet, and whether a route's best path changed.
 //!
-//! Rules. A path that a punch or a handshake verified beats one that was not; then lan beats direct; then the smaller round
-//! trip. An address belongs to one route at a time: who was verified on it last has it; nobody takes it by a mere wish from a route that
+//! Rules. A path that a punch or a handshake verified beats one that was not; then lan beats direct, direct beats routed, routed beats
+//! proxied; then a clearly shorter round trip ([`CLEARLY_SHORTER`]). What is not verified never displaces another. After a change the old
+//! path is *fed* as well for [`FEED_TIME`], and one that may have to take over as long as its owner says ([`Paths::feed_too`]): QUIC drops
+//! the duplicates. An address belongs to one route at a time: who was verified on it last has it; nobody takes it by a mere wish from a route that
 //! has links, and nobody at all from a server's. A route without links goes away at its
 //! expiry, so everything here is bounded: strangers' routes by [`MAX_STRANGERS`], a route's paths by [`MAX_PATHS`], and the
 //! rest by the node's own limits on attempts and links.
@@ -29,8 +31,16 @@ pub const MAX_STRANGERS: usize = 256;
 pub const STRANGER_TIME: Duration = Duration::from_secs(8);
 /// Time that a route outlives its last link, so that the close still finds its way (QUIC repeats it for three probe timeouts).
 pub const LINGER: Duration = Duration::from_secs(3);
-/// Most paths of one route: both families, each local, observed, mapped and by hand.
-pub const MAX_PATHS: usize = 8;
+/// Most paths of one route: both families, each local, observed, mapped and by hand; and those over forwarders.
+pub const MAX_PATHS: usize = 12;
+/// How much shorter a round trip must be to displace another path of the same kind: at least so much, and by the part [`SHORTER_PART`]. Below
+/// that a game does not notice, and round trips vary by themselves, so that two equal paths would take turns.
+pub const CLEARLY_SHORTER: Duration = Duration::from_millis(5);
+/// See [`CLEARLY_SHORTER`]: a quarter.
+const SHORTER_PART: u32 = 4;
+/// How long the path that was left is fed beside the new best one: some round trips, in which what was lost on the new path, because it
+/// does not carry yet what its probes promised, comes over the old one.
+pub const FEED_TIME: Duration = Duration::from_millis(500);
 
 /// One way to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +62,29 @@ impl Path {
     fn rank(&self) -> (bool, PathKind, Duration) {
         (!self.verified, self.kind, self.round_trip.unwrap_or(Duration::MAX))
     }
+
+    fn source(&self) -> Source {
+        (self.socket, self.address)
+    }
+
+    /// True if packets go over to this path from `other`, which they take now.
+    fn displaces(&self, other: &Self) -> bool {
+        if !self.verified || !other.verified || self.kind != other.kind {
+            return self.verified && self.rank() < other.rank();
+        }
+        self.is_clearly_shorter(other)
+    }
+
+    fn is_clearly_shorter(&self, other: &Self) -> bool {
+        match (self.round_trip, other.round_trip) {
+            (Some(own), Some(others)) => own + CLEARLY_SHORTER.max(others / SHORTER_PART) <= others,
+            (own, _) => own.is_some(),
+        }
+    }
 }
+
+/// What a path is known by.
+pub type Source = (SocketName, SocketAddr);
 
 /// Who is at the other end of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +102,8 @@ struct Route {
     owner: Owner,
     paths: Vec<Path>,
     best: usize,
+    /// What is sent goes there as well, until then.
+    fed: Option<(Source, Instant)>,
     links: u32,
     expires: Instant,
     /// When a datagram last came over it.
@@ -80,9 +114,9 @@ struct Route {
 #[derive(Debug, Default)]
 pub struct Paths {
     routes: FxHashMap<SyntheticAddress, Route>,
-    by_source: FxHashMap<(SocketName, SocketAddr), SyntheticAddress>,
+    by_source: FxHashMap<Source, SyntheticAddress>,
     /// Sources that another route than the one that has them leads to as well. Packets from there may belong to either.
-    contested: FxHashSet<(SocketName, SocketAddr)>,
+    contested: FxHashSet<Source>,
     /// Routes of peers that a punch opened, by guid.
     opened: BTreeMap<Guid, SyntheticAddress>,
     /// Oldest first; may name routes that are gone or known by now.
@@ -126,10 +160,79 @@ impl Paths {
         }
     }
 
-    /// The addresses of that route's paths.
+    /// The same of the paths that lead through no forwarder.
+    pub fn doubt_direct(&mut self, address: SyntheticAddress) {
+        if let Some(route) = self.routes.get_mut(&address) {
+            let direct = route.paths.iter_mut().filter(|path| path.kind <= PathKind::Direct);
+            direct.for_each(|path| path.verified = false);
+            route.choose(Some(route.best));
+        }
+    }
+
+    /// That path has to prove itself anew. True if the route's best path is another one now.
+    pub fn doubt_path(&mut self, address: SyntheticAddress, source: Source) -> bool {
+        let Some(route) = self.routes.get_mut(&address) else {
+            return false;
+        };
+        let before = route.best;
+        if let Some(path) = route.paths.iter_mut().find(|path| path.source() == source) {
+            path.verified = false;
+        }
+        route.choose(Some(before));
+        before != route.best
+    }
+
+    /// The addresses of that route's paths that lead through no forwarder.
     pub fn addresses(&self, address: SyntheticAddress) -> impl Iterator<Item = SocketAddr> + '_ {
         let paths = self.routes.get(&address).into_iter().flat_map(|route| &route.paths);
-        paths.map(|path| path.address)
+        let direct = paths.filter(|path| !matches!(path.socket, SocketName::Relay(_)));
+        direct.map(|path| path.address)
+    }
+
+    /// The path that packets of this route take now, and the one that they take as well.
+    #[inline]
+    pub fn ways(&self, now: Instant, address: SyntheticAddress) -> Option<(Path, Option<Path>)> {
+        let route = self.routes.get(&address)?;
+        let best = route.paths.get(route.best)?;
+        let fed = match route.fed {
+            Some((source, until)) if now < until && source != best.source() => {
+                route.paths.iter().find(|path| path.source() == source).copied()
+            }
+            _ => None,
+        };
+        Some((*best, fed))
+    }
+
+    /// What is sent goes over that path as well, until then: one of a route has this at a time.
+    pub fn feed_too(&mut self, address: SyntheticAddress, source: Source, until: Instant) {
+        if let Some(route) = self.routes.get_mut(&address) {
+            route.fed = Some((source, until));
+        }
+    }
+
+    /// If the best path is certain, the other one is fed no longer than until then.
+    pub fn feed_no_longer_than(&mut self, address: SyntheticAddress, until: Instant) {
+        if let Some(route) = self.routes.get_mut(&address)
+            && route.paths.get(route.best).is_some_and(|best| best.verified)
+            && let Some(fed) = &mut route.fed
+        {
+            fed.1 = fed.1.min(until);
+        }
+    }
+
+    /// The round trip of the path in use, as its traffic shows it. True if another verified path of its kind was clearly shorter when it was
+    /// measured.
+    pub fn note_round_trip(&mut self, address: SyntheticAddress, round_trip: Duration) -> bool {
+        let Some(route) = self.routes.get_mut(&address) else {
+            return false;
+        };
+        let Some(best) = route.paths.get_mut(route.best) else {
+            return false;
+        };
+        best.round_trip = Some(round_trip);
+        let best = *best;
+        let rival = |path: &Path| path.verified && path.kind == best.kind && path.is_clearly_shorter(&best);
+        best.verified && route.paths.iter().any(rival)
     }
 
     /// The path that packets of this route take now.
@@ -154,6 +257,7 @@ impl Paths {
             owner,
             paths: Vec::with_capacity(1),
             best: 0,
+            fed: None,
             links: 0,
             expires: now + STRANGER_TIME,
             heard: now,
@@ -169,6 +273,7 @@ impl Paths {
             owner: Owner::Stranger,
             paths: Vec::with_capacity(1),
             best: 0,
+            fed: None,
             links: 0,
             expires: now + STRANGER_TIME,
             heard: now,
@@ -214,29 +319,25 @@ impl Paths {
             self.by_source.remove(&source);
             return false;
         };
-        let before = route.paths.get(route.best).map(|best| (best.socket, best.address));
-        match route
-            .paths
-            .iter_mut()
-            .find(|known| (known.socket, known.address) == source)
-        {
+        let before = route.best_source();
+        match route.paths.iter_mut().find(|known| known.source() == source) {
             Some(known) => *known = path,
             None => route.paths.push(path),
         }
         if route.paths.len() > MAX_PATHS
-            && let Some((worst, _)) = route.paths.iter().enumerate().max_by_key(|(_, path)| path.rank())
+            && let Some(worst) = route.worst()
         {
             let gone = route.paths.swap_remove(worst);
-            self.by_source.remove(&(gone.socket, gone.address));
+            self.by_source.remove(&gone.source());
         }
-        route.choose();
-        before.is_some() && before != route.paths.get(route.best).map(|best| (best.socket, best.address))
+        route.choose_from(before);
+        before.is_some() && before != route.best_source()
     }
 
     /// True if links of another route need that address and keep it: packets from there cannot be told apart. They lose it only to another
     /// player that was verified there (a router gave the address to somebody else), and never if they lead to the same node, to a server,
     /// or to somebody whose handshake is still running.
-    fn is_held(&self, address: SyntheticAddress, source: (SocketName, SocketAddr), verified: bool) -> bool {
+    fn is_held(&self, address: SyntheticAddress, source: Source, verified: bool) -> bool {
         let holder = self.by_source.get(&source).filter(|holder| **holder != address);
         let Some(holder) = holder.and_then(|holder| self.routes.get(holder)) else {
             return false;
@@ -255,10 +356,11 @@ impl Paths {
         self.routes.get(&address).is_some_and(|route| route.links > 0)
     }
 
-    fn drop_path(&mut self, address: SyntheticAddress, source: (SocketName, SocketAddr)) {
+    fn drop_path(&mut self, address: SyntheticAddress, source: Source) {
         if let Some(route) = self.routes.get_mut(&address) {
-            route.paths.retain(|path| (path.socket, path.address) != source);
-            route.choose();
+            let before = route.best_source();
+            route.paths.retain(|path| path.source() != source);
+            route.choose_from(before);
             if route.paths.is_empty() && route.links == 0 {
                 self.remove(address);
             }
@@ -303,7 +405,7 @@ impl Paths {
     }
 
     /// Takes a path away from a route. True if the route's best path is another one now.
-    pub fn take(&mut self, address: SyntheticAddress, source: (SocketName, SocketAddr)) -> bool {
+    pub fn take(&mut self, address: SyntheticAddress, source: Source) -> bool {
         let before = self.best(address).map(|best| (best.socket, best.address));
         if self.by_source.get(&source) == Some(&address) {
             self.by_source.remove(&source);
@@ -387,9 +489,34 @@ impl Paths {
 }
 
 impl Route {
-    fn choose(&mut self) {
-        let best = self.paths.iter().enumerate().min_by_key(|(_, path)| path.rank());
-        self.best = best.map_or(0, |(index, _)| index);
+    fn best_source(&self) -> Option<Source> {
+        self.paths.get(self.best).map(Path::source)
+    }
+
+    /// The path to do without: neither the one in use nor the one that is fed.
+    fn worst(&self) -> Option<usize> {
+        let (best, fed) = (self.best_source(), self.fed.map(|(source, _)| source));
+        let spare = self.paths.iter().enumerate().filter(|(_, path)| {
+            let source = Some(path.source());
+            source != best && source != fed
+        });
+        spare.max_by_key(|(_, path)| path.rank()).map(|(index, _)| index)
+    }
+
+    /// Chooses after places in the list have changed. `before`: the path in use.
+    fn choose_from(&mut self, before: Option<Source>) {
+        let held = self.paths.iter().position(|path| Some(path.source()) == before);
+        self.choose(held);
+    }
+
+    /// Chooses the path in use; `held`: the present one.
+    fn choose(&mut self, held: Option<usize>) {
+        let leader = self.paths.iter().enumerate().min_by_key(|(_, path)| path.rank());
+        self.best = match (leader, held) {
+            (Some((_, leader)), Some(held)) if !leader.displaces(&self.paths[held]) => held,
+            (Some((index, _)), _) => index,
+            (None, _) => 0,
+        };
     }
 }
 

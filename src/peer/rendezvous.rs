@@ -49,6 +49,8 @@ const INITIAL_ROUND_TRIP: Duration = Duration::from_millis(100);
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// Longest wait between reconnects: short enough for a player to sit out, long enough for thousands of nodes to be no flood.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// A server that shows itself is dialled at once, but no more often than this: it may be there and refuse.
+const HASTE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Which server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +83,8 @@ pub(super) struct Rendezvous {
     /// The session stood and was lost: failures now lead to another try.
     reconnecting: bool,
     tries: u32,
+    /// When a dial was begun before its time.
+    hastened: Option<Instant>,
     /// The last failure that a notice told of, so that each is told once.
     noticed: Option<Code>,
     last_failure: Option<Reason>,
@@ -105,6 +109,7 @@ impl Rendezvous {
             pinned: None,
             reconnecting: false,
             tries: 0,
+            hastened: None,
             noticed: None,
             last_failure: None,
             key: None,
@@ -603,6 +608,35 @@ impl Node {
             self.raise(Event::Notice { text });
         }
         self.wait_for_reconnect(now);
+    }
+
+    /// Something shows that the server is there, although there is no session: it is dialled at once, not when the wait is over or QUIC repeats
+    /// itself.
+    pub(super) fn server_lives(&mut self, now: Instant) {
+        let waits = match self.rendezvous.state {
+            State::Waiting { until } => until > now,
+            State::Dialling { .. } => true,
+            _ => false,
+        };
+        let lately = self
+            .rendezvous
+            .hastened
+            .is_some_and(|hastened| now < hastened + HASTE_INTERVAL);
+        if !waits || lately || !self.rendezvous.reconnecting {
+            return;
+        }
+        self.rendezvous.hastened = Some(now);
+        self.timers_changed = true;
+        if let Some(link) = self.rendezvous.link() {
+            let info = CloseInfo {
+                code: Code::NoAnswer.number(),
+                user_code: 0,
+                text: String::new(),
+            };
+            self.close_link(now, link, info);
+        }
+        self.rendezvous.addresses.clear();
+        self.begin_resolving(now);
     }
 
     fn wait_for_reconnect(&mut self, now: Instant) {

@@ -2,19 +2,26 @@
 //! gave the player another address.
 //!
 //! In: when each player was last heard and last written to, changes of the machine's interfaces. Out: doubts about a player's paths,
-//! probes to every address that the player is known by, wishes for a fresh introduction, a fresh session with the server. What
-//! comes of it are ordinary verified paths: [`super::attempts`] puts them behind the link's route, QUIC goes on, the game hears
-//! PATH_CHANGED.
+//! sessions at forwarders that are woken, probes to every address that the player is known by, wishes for a fresh introduction, a fresh
+//! session with the server. What comes of it are ordinary verified paths: [`super::attempts`] and [`super::relayed`] put them behind the link's
+//! route, QUIC goes on, the game hears PATH_CHANGED. What could be better than the path in use is [`search`]'s.
 //!
 //! Both ends of a connection have a secret that nobody else has (the TLS exporter's, [`SECRET_LABEL`]), so they can probe each
 //! other without a server: a player whose new address passes the other's router is found within a round trip. If the other's
 //! router filters, its server introduces the two again, so that both open their routers.
 //!
+//! **In doubt** everything is tried at once, whatever is known of it: what is sent goes over the old path and over a forwarder whose ticket is
+//! still good; known addresses are probed; the server introduces the two with tickets for both, so that a side that had noticed nothing takes
+//! part. The first path that proves itself is used. With relays at hand a game's packets flow again after [`UNANSWERED`] and a round trip of the
+//! forwarder or two.
+//!
 //! Timers. [`TICK`] while something is under way, [`IDLE_TICK`] otherwise. A path is doubted when what was sent over it has been
 //! unanswered for [`UNANSWERED`] (or [`ROUND_TRIPS`] round trips), an idle one when a keep-alive and its time to come back have passed
-//! without a packet. Then the known addresses are probed at once, the server is asked after [`ASK_AFTER`] and again every
+//! without a packet. The server is asked at once where relays are allowed, else after [`ASK_AFTER`], and again every
 //! [`ASK_INTERVAL`], until the player is heard again or the connection is lost (its own time-out). A session with the server that
 //! does not answer a ping within [`SERVER_SILENCE`] is opened anew.
+
+mod search;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -24,13 +31,15 @@ use rustc_hash::FxHashMap;
 
 use super::Node;
 use super::api::Reason;
-use super::connections::Stage;
-use crate::codes::Code;
+use super::connections::{Link, Stage};
+use crate::codes::{Code, PathKind};
 use crate::transport::identity::Guid;
 use crate::transport::{LinkId, SyntheticAddress};
 use crate::wire::MAX_CANDIDATES;
+use crate::wire::control::RelayPolicy;
 use crate::wire::introduction::BirthdayPermit;
 use crate::wire::introduction::{Candidate, CandidateKind, Introduction, NatFacts};
+use search::Search;
 
 /// Label of the TLS exporter whose bytes authenticate the probes between two connected players.
 const SECRET_LABEL: &[u8] = b"lanline path secret 1";
@@ -46,8 +55,10 @@ const IDLE_TICK: Duration = Duration::from_secs(1);
 /// next packet. Long enough for a Wi-Fi's hiccup.
 const UNANSWERED: Duration = Duration::from_millis(600);
 /// The same in round trips, for long ways.
-const ROUND_TRIPS: u32 = 4;
-/// Time for the probes to known addresses before the server is troubled.
+const ROUND_TRIPS: u32 = 3;
+/// Shortest time between two looks.
+const LEAST_WAIT: Duration = Duration::from_millis(5);
+/// Time for the probes to known addresses before the server is troubled, where it can offer nothing but an introduction.
 const ASK_AFTER: Duration = Duration::from_millis(250);
 /// Time between two wishes for an introduction to the same player: an attempt's first second decides nearly always.
 const ASK_INTERVAL: Duration = Duration::from_secs(3);
@@ -81,9 +92,22 @@ struct Watched {
     candidates: Vec<Candidate>,
     /// When the game last sent something.
     sent: Option<Instant>,
+    /// Since when something that the game sent has been unanswered.
+    unanswered: Option<Instant>,
     doubt: Option<Doubt>,
     /// When the other side last began a search.
     sought: Option<Instant>,
+    search: Search,
+}
+
+impl Watched {
+    /// The player was last heard then. What was sent up to then counts as answered.
+    fn note_heard(&mut self, heard: Instant) {
+        if self.unanswered.is_some_and(|since| since <= heard) {
+            // Games send all the time: the first that was sent after that went out soon after it.
+            self.unanswered = self.sent.filter(|sent| *sent > heard).map(|_| heard);
+        }
+    }
 }
 
 /// Watches over the paths of all connected players.
@@ -95,6 +119,8 @@ pub(super) struct Roaming {
     tick_at: Option<Instant>,
     /// The server was asked for a sign of life: since when.
     server_pinged: Option<Instant>,
+    /// What was known of this side's router when it was last looked at.
+    facts: NatFacts,
     /// When the present window of wishes began, and how many there were in it.
     asks: Option<(Instant, u32)>,
 }
@@ -108,6 +134,7 @@ impl Roaming {
         };
         let first = watched.sent.is_none_or(|sent| now >= sent + TICK);
         watched.sent = Some(now);
+        watched.unanswered.get_or_insert(now);
         let sooner = first && self.tick_at.is_none_or(|at| at > now + TICK);
         if sooner {
             self.tick_at = Some(now + TICK);
@@ -156,8 +183,10 @@ impl Node {
             secret,
             candidates: self.attempts.candidates_of(peer),
             sent: None,
+            unanswered: None,
             doubt: None,
             sought: None,
+            search: Search::default(),
         };
         self.roaming.by_name.insert(name, peer);
         self.roaming.watched.insert(peer, watched);
@@ -187,6 +216,9 @@ impl Node {
             self.ping_server(now);
         }
         for peer in self.roaming.peers() {
+            if let Some(watched) = self.roaming.watched.get_mut(&peer) {
+                watched.search.begin_anew(now);
+            }
             if moved {
                 self.doubt(now, peer);
             } else {
@@ -203,40 +235,47 @@ impl Node {
         self.roaming.tick_at = None;
         self.timers_changed = true;
         self.look_at_server(now);
-        let mut busy = self.roaming.server_pinged.is_some();
-        for peer in self.roaming.peers() {
-            busy |= self.look_at_peer(now, peer);
+        self.look_at_facts(now);
+        let peers = self.roaming.peers();
+        let pinged = self.roaming.server_pinged.map(|_| now + TICK);
+        let mut next = pinged.or_else(|| (!peers.is_empty()).then(|| now + IDLE_TICK));
+        for peer in peers {
+            next = next.into_iter().chain(self.look_at_peer(now, peer)).min();
         }
-        if !self.roaming.watched.is_empty() || busy {
-            self.look_at_paths_by(now + if busy { TICK } else { IDLE_TICK });
+        if let Some(next) = next {
+            self.look_at_paths_by(next.max(now + LEAST_WAIT));
         }
     }
 
-    /// True if the next look is to come soon.
-    fn look_at_peer(&mut self, now: Instant, peer: Guid) -> bool {
-        let Some(link) = self.current_link(peer) else {
-            return false;
-        };
-        let Some(entry) = self.links.get(&link).filter(|entry| entry.stage == Stage::Open) else {
-            return false;
-        };
-        let Some(heard) = self.paths.heard(entry.address) else {
-            return false;
-        };
+    /// More is known of this side's router: a path that could not be opened may be now.
+    fn look_at_facts(&mut self, now: Instant) {
+        let facts = self.nat.report.facts;
+        if std::mem::replace(&mut self.roaming.facts, facts) != facts {
+            for watched in self.roaming.watched.values_mut() {
+                watched.search.begin_anew(now);
+            }
+        }
+    }
+
+    /// Returns when the next look is to come if that is soon.
+    fn look_at_peer(&mut self, now: Instant, peer: Guid) -> Option<Instant> {
+        let link = self.current_link(peer)?;
+        let entry = self.links.get(&link).filter(|entry| entry.stage == Stage::Open)?;
+        let address = entry.address;
+        let heard = self.paths.heard(address)?;
         let round_trip = self
             .transport
             .stats(link)
             .map_or(Duration::ZERO, |stats| stats.round_trip);
         let patience = UNANSWERED.max(round_trip * ROUND_TRIPS);
         let keep_alive = self.keep_alive;
-        let Some(watched) = self.roaming.watched.get_mut(&peer) else {
-            return false;
-        };
+        let watched = self.roaming.watched.get_mut(&peer)?;
+        watched.note_heard(heard);
         let silence = now.saturating_duration_since(heard);
         if let Some(doubt) = watched.doubt {
             if heard > doubt.since {
                 watched.doubt = None;
-                return true;
+                return Some(now + TICK);
             }
             if now >= doubt.ask_at {
                 watched.doubt = Some(Doubt {
@@ -245,29 +284,34 @@ impl Node {
                 });
                 self.ask_again(now, peer);
             }
-            return true;
+            return Some(now + TICK);
         }
-        let unanswered = watched.sent.is_some_and(|sent| sent > heard) && silence >= patience;
+        let unanswered = watched.unanswered.map(|since| since + patience);
         let missed = silence >= keep_alive + patience;
         let sending = watched.sent.is_some_and(|sent| now < sent + 2 * TICK);
-        if unanswered || missed {
+        if missed || unanswered.is_some_and(|at| at <= now) {
             self.doubt(now, peer);
-            return true;
+            return Some(now + TICK);
         }
-        sending || silence >= keep_alive
+        self.look_for_better(now, peer, address, round_trip);
+        let soon = (sending || silence >= keep_alive).then(|| now + TICK);
+        unanswered.into_iter().chain(soon).min()
     }
 
     /// That player's paths may be dead.
     fn doubt(&mut self, now: Instant, peer: Guid) {
         let Some(address) = self.link_address(peer) else { return };
+        let relays = self.effective_relay_policy() != RelayPolicy::Never;
         let Some(watched) = self.roaming.watched.get_mut(&peer) else {
             return;
         };
-        watched.doubt = Some(Doubt {
-            since: now,
-            ask_at: now + ASK_AFTER,
-        });
+        let ask_at = now + if relays { ASK_INTERVAL } else { ASK_AFTER };
+        watched.doubt = Some(Doubt { since: now, ask_at });
         self.paths.doubt(address);
+        self.wake_sessions(now, peer);
+        if relays {
+            self.ask_again(now, peer);
+        }
         self.probe_known_addresses(now, peer);
         self.ping_server(now);
         self.look_at_paths_by(now + TICK);
@@ -284,16 +328,45 @@ impl Node {
             return;
         }
         watched.sought = Some(now);
-        self.paths.doubt(address);
+        if self.is_relayed(address) {
+            // It looks for a direct path, as this side does; or it has lost the forwarder, and this side will notice.
+            self.paths.doubt_direct(address);
+        } else {
+            self.paths.doubt(address);
+            self.wake_sessions(now, peer);
+        }
         self.probe_known_addresses(now, peer);
     }
 
+    /// True if packets for that route go through a forwarder.
+    fn is_relayed(&self, address: SyntheticAddress) -> bool {
+        self.paths
+            .best(address)
+            .is_some_and(|best| best.kind > PathKind::Direct)
+    }
+
     /// The server introduces a player anew. One that is connected has lost the way, or the other side has: none of its paths is certain,
-    /// and all of them are tried with the addresses that the server named. Returns the addresses to try.
-    pub(super) fn sought_again(&mut self, peer: Guid, mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+    /// and all of them are tried with the addresses that the server named. Without `relays` two who play over a forwarder only look for a
+    /// direct path. Returns the addresses to try.
+    pub(super) fn sought_again(
+        &mut self,
+        now: Instant,
+        peer: Guid,
+        mut candidates: Vec<Candidate>,
+        relays: bool,
+    ) -> Vec<Candidate> {
         if let Some(address) = self.link_address(peer) {
             self.roaming.note_candidates(peer, &candidates);
-            self.paths.doubt(address);
+            let dialled = self.dialled(peer);
+            if let Some(watched) = self.roaming.watched.get_mut(&peer) {
+                watched.search.introduced(now, dialled);
+            }
+            if !relays && self.is_relayed(address) {
+                self.paths.doubt_direct(address);
+            } else {
+                self.paths.doubt(address);
+                self.wake_sessions(now, peer);
+            }
             add_distinct(&mut candidates, self.path_addresses(address));
         }
         candidates
@@ -362,6 +435,16 @@ impl Node {
             let _ = self.ask(now, 0, peer);
         }
         self.ping_server(now);
+    }
+
+    /// The path that a player's packets take did not work, and does again: QUIC begins anew on it, because its own repeats have become rare
+    /// meanwhile.
+    pub(super) fn path_works_again(&mut self, now: Instant, address: SyntheticAddress) {
+        let on_it = |(link, entry): (&LinkId, &Link)| (entry.address == address).then_some(*link);
+        let links: Vec<LinkId> = self.links.iter().filter_map(on_it).collect();
+        for link in links {
+            self.transport.path_changed(now, link);
+        }
     }
 
     /// Asks the server for a sign of life.

@@ -13,13 +13,16 @@
 //! - *Truth of the minimum.* A flow that always keeps some queue never sees the empty path again. So every ten seconds it lets the queue
 //!   drain for a round trip. And if cutting again and again does not shrink the queue, then it is somebody else's (or the path became
 //!   longer): it is taken for part of the path, so that the flow is not starved.
+//! - *A new path* ([`on_new_path`]) begins with a fresh window, whatever is still under way on the old one: quinn counts that as under way on
+//!   the new one, and if the old one is dead, nothing would go out until a probe time-out that seconds of silence have made long.
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use quinn_proto::RttEstimator;
 use quinn_proto::congestion::{Controller, ControllerFactory};
+use quinn_proto::{Connection, RttEstimator};
 
 /// Queueing delay that is aimed at, where round trips do not vary by themselves. A third of a frame at 60 a second; less leaves capacity
 /// unused when acknowledgements come in bunches.
@@ -161,6 +164,25 @@ pub(super) struct DelayBounded {
     /// Window to come back to when the queue has been drained.
     draining: Option<(u64, Instant)>,
     last_drain: Instant,
+    /// When this path was taken into use.
+    began: Instant,
+    /// Bytes under way, as far as is known.
+    in_flight: u64,
+    /// Bytes that were under way on the path before. Shared with the copy that [`on_new_path`] is handed.
+    left_behind: Arc<AtomicU64>,
+}
+
+/// Tells the connection's controller that another path is used from now on, and quinn to forget what it knows of the old one.
+pub(super) fn on_new_path(connection: &mut Connection, now: Instant) {
+    let copy = |connection: &Connection| {
+        let copy = connection.congestion_state().clone_box().into_any();
+        copy.downcast::<DelayBounded>().ok()
+    };
+    let left_behind = copy(connection).map_or(0, |before| before.in_flight);
+    connection.path_changed(now);
+    if let Some(fresh) = copy(connection) {
+        fresh.left_behind.store(left_behind, Ordering::Relaxed);
+    }
 }
 
 impl DelayBounded {
@@ -190,7 +212,16 @@ impl DelayBounded {
             last_loss: now,
             draining: None,
             last_drain: now,
+            began: now,
+            in_flight: 0,
+            left_behind: Arc::default(),
         }
+    }
+
+    /// So much of it is under way no longer.
+    fn forget_left_behind(&mut self, bytes: u64) {
+        let left = self.left_behind.load(Ordering::Relaxed).saturating_sub(bytes);
+        self.left_behind.store(left, Ordering::Relaxed);
     }
 
     fn min_window(&self) -> u64 {
@@ -350,7 +381,16 @@ impl DelayBounded {
 }
 
 impl Controller for DelayBounded {
+    fn on_sent(&mut self, _now: Instant, bytes: u64, _last_packet_number: u64) {
+        self.in_flight += bytes;
+    }
+
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
+        if sent < self.began {
+            // It went over the path before.
+            self.forget_left_behind(bytes);
+            return;
+        }
         let sample = now.saturating_duration_since(sent);
         self.smoothed = rtt.get();
         self.base.add(now, BASE_LIFETIME, sample);
@@ -383,11 +423,16 @@ impl Controller for DelayBounded {
             self.grow(now, bytes);
         }
         if sent > self.round.began {
+            // Two round trips on, all of that has been acknowledged or was lost.
+            if self.round.began > self.began {
+                self.forget_left_behind(u64::MAX);
+            }
             self.end_round(now);
         }
     }
 
-    fn on_end_acks(&mut self, now: Instant, _in_flight: u64, app_limited: bool, _largest_acknowledged: Option<u64>) {
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, _largest_acknowledged: Option<u64>) {
+        self.in_flight = in_flight;
         let Some(queue) = self.queue() else { return };
         if self.starting {
             // The smoothed value lags behind by several acknowledgements; meanwhile the window would double. A little less than the target
@@ -411,6 +456,11 @@ impl Controller for DelayBounded {
     }
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, is_persistent_congestion: bool, lost_bytes: u64) {
+        if sent < self.began {
+            // What the path before has lost says nothing of this one.
+            self.forget_left_behind(lost_bytes);
+            return;
+        }
         self.round.lost += lost_bytes;
         if is_persistent_congestion {
             // Nothing came through for several round trips: whatever was known of the path is old.
@@ -443,7 +493,7 @@ impl Controller for DelayBounded {
     }
 
     fn window(&self) -> u64 {
-        self.window
+        self.window + self.left_behind.load(Ordering::Relaxed)
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {

@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use ring::hmac;
 
+use super::congestion;
 use super::connection_id::ConnectionIdKey;
 use super::half_open::{self, Class, HalfOpen, Origin, TokenClock, Verdict};
 use super::identity::PublicKey;
@@ -757,13 +758,16 @@ impl Transport {
         self.remove_if_done(slot);
     }
 
-    /// The link's packets now take a truly different path: congestion, round trip and MTU start afresh.
+    /// The link's packets now take a truly different path: congestion, round trip and MTU start afresh. Pings follow at once, whose
+    /// acknowledgements show what the old path has lost.
     pub fn path_changed(&mut self, now: Instant, link: LinkId) {
         let Some(slot) = self.slot_of(link) else { return };
         if let Some(link) = &mut self.links[slot as usize]
             && link.is_open()
         {
-            link.connection.path_changed(now);
+            congestion::on_new_path(&mut link.connection, now);
+            link.connection.ping();
+            link.hurry(now);
         }
         self.note_transmit(slot);
         self.note_timer(slot);

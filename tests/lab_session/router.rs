@@ -26,7 +26,7 @@ fn strangers(seed: u64, routers: usize, relay: bool, change: impl Fn(usize, &mut
         })
         .configure_server(move |config| {
             if !relay {
-                config.relay = None;
+                config.relay = lanline::server::RelayConfig::Off;
             }
         })
         .build();
@@ -39,12 +39,7 @@ fn friends(seed: u64, routers: usize, relay: bool) -> Scenario {
     friends_with(seed, routers, relay, |_, _| {})
 }
 
-fn friends_with(
-    seed: u64,
-    routers: usize,
-    relay: bool,
-    change: impl Fn(usize, &mut NodeConfig) + 'static,
-) -> Scenario {
+fn friends_with(seed: u64, routers: usize, relay: bool, change: impl Fn(usize, &mut NodeConfig) + 'static) -> Scenario {
     let mut scenario = strangers(seed, routers, relay, change);
     for router in 2..2 + routers {
         scenario.connect_pair(0, router);
@@ -93,9 +88,11 @@ fn number(scenario: &Scenario, guid: lanline::transport::identity::Guid) -> usiz
 /// Through whom a player hears that a way to another one leads now.
 fn rerouted(scenario: &mut Scenario, player: usize, other: usize) -> usize {
     let other = scenario.guids[other];
-    let event = scenario.expect(player, "ROUTER_REROUTED", |event| {
-        matches!(event, OwnedEvent::Relay(RelayEvent::Rerouted { peer, .. }) if *peer == other)
-    });
+    let event = scenario.expect(
+        player,
+        "ROUTER_REROUTED",
+        |event| matches!(event, OwnedEvent::Relay(RelayEvent::Rerouted { peer, .. }) if *peer == other),
+    );
     match event.event {
         OwnedEvent::Relay(RelayEvent::Rerouted { via, .. }) => number(scenario, via),
         _ => unreachable!(),
@@ -169,9 +166,9 @@ impl Traffic {
             let seed = scenario.lab.seed();
             assert_eq!(numbers, (0..self.sent).collect::<Vec<_>>(), "lab seed {seed}");
             let events = scenario.lab.events(scenario.nodes[player]);
-            let lost = events.iter().find(
-                |recorded| matches!(&recorded.event, OwnedEvent::Disconnected { peer, .. } if *peer == other),
-            );
+            let lost = events
+                .iter()
+                .find(|recorded| matches!(&recorded.event, OwnedEvent::Disconnected { peer, .. } if *peer == other));
             assert!(lost.is_none(), "lab seed {seed}: {lost:?}");
         }
     }
@@ -278,7 +275,7 @@ fn a_router_that_has_a_pair_already_counts_as_twice_as_far() {
             .nodes(4, SYMMETRIC)
             .nodes(2, RouterKind::Open)
             .configure_nodes(|player, config| config.router_max = if player >= 4 { PAIRS } else { 0 })
-            .configure_server(|config| config.relay = None)
+            .configure_server(|config| config.relay = lanline::server::RelayConfig::Off)
             .build();
         scenario.connect_all();
         for (player, router) in (0..4).flat_map(|player| [(player, 4), (player, 5)]) {
@@ -334,14 +331,18 @@ fn leave(scenario: &mut Scenario, router: usize, how: Leaving) {
     match how {
         Leaving::Crash => scenario.lab.crash(node),
         Leaving::ShutDown => {
-            scenario.lab.with_engine(node, |engine: &mut Node, now| engine.shut_down(now));
+            scenario
+                .lab
+                .with_engine(node, |engine: &mut Node, now| engine.shut_down(now));
             scenario.lab.run_for(ms(600));
             scenario.lab.crash(node);
         }
         Leaving::Disconnects(player) => {
             let peer = scenario.guids[player];
             let (user_code, text) = (0, String::new());
-            scenario.lab.command(node, Command::Disconnect { peer, user_code, text });
+            scenario
+                .lab
+                .command(node, Command::Disconnect { peer, user_code, text });
         }
     }
 }
@@ -394,7 +395,10 @@ fn nobody_to_ask_or_nobody_willing_is_no_path() {
     let mut scenario = strangers(1, 1, false, |_, _| {});
     let request = route(&mut scenario, 0, 1);
     let begun = scenario.lab.elapsed();
-    assert_eq!(failed(&mut scenario, 0, request), (RouterOutcome::NoPath, Code::NoDirectPath));
+    assert_eq!(
+        failed(&mut scenario, 0, request),
+        (RouterOutcome::NoPath, Code::NoDirectPath)
+    );
     assert_eq!(scenario.lab.elapsed(), begun);
     // One is, but not to the target.
     scenario.connect_pair(0, 2);
@@ -427,7 +431,7 @@ fn a_router_that_is_full_is_not_asked_for_more() {
         .nodes(3, SYMMETRIC)
         .node(RouterKind::Open)
         .configure_nodes(|_, config| config.router_max = 1)
-        .configure_server(|config| config.relay = None)
+        .configure_server(|config| config.relay = lanline::server::RelayConfig::Off)
         .build();
     scenario.connect_all();
     for player in 0..3 {
@@ -473,7 +477,10 @@ fn policies_and_consent_are_kept() {
         }
     });
     let request = route(&mut scenario, 0, 1);
-    assert_eq!(failed(&mut scenario, 0, request), (RouterOutcome::Failed, Code::Refused));
+    assert_eq!(
+        failed(&mut scenario, 0, request),
+        (RouterOutcome::Failed, Code::Refused)
+    );
     assert!(scenario.lab.events(scenario.nodes[1]).is_empty());
 }
 
@@ -485,9 +492,17 @@ fn a_cancelled_request_ends_once_and_leaves_nothing() {
         let other = route(&mut scenario, 0, 1);
         scenario.lab.run_for(ms(after));
         scenario.lab.command(scenario.nodes[0], Command::Cancel { request });
-        assert_eq!(failed(&mut scenario, 0, request), (RouterOutcome::Failed, Code::Cancelled));
-        scenario.lab.command(scenario.nodes[0], Command::Cancel { request: other });
-        assert_eq!(failed(&mut scenario, 0, other), (RouterOutcome::Failed, Code::Cancelled));
+        assert_eq!(
+            failed(&mut scenario, 0, request),
+            (RouterOutcome::Failed, Code::Cancelled)
+        );
+        scenario
+            .lab
+            .command(scenario.nodes[0], Command::Cancel { request: other });
+        assert_eq!(
+            failed(&mut scenario, 0, other),
+            (RouterOutcome::Failed, Code::Cancelled)
+        );
         scenario.lab.run_for(ms(10_000));
         assert!(scenario.lab.events(scenario.nodes[0]).is_empty(), "{after}");
         assert!(scenario.lab.events(scenario.nodes[1]).is_empty(), "{after}");

@@ -213,6 +213,7 @@ impl Node {
     }
 
     fn drive_run(&mut self, now: Instant, peer: Guid) {
+        let unwelcome = self.leaves_direct_path_alone(now, peer);
         let Some(run) = self.attempts.runs.get_mut(&peer) else {
             return;
         };
@@ -224,6 +225,10 @@ impl Node {
                     self.send_to_server(&message);
                     self.hurry_server(now);
                 }
+            }
+            Verdict::Opened(path) if unwelcome => {
+                self.run_opened(now, peer, path);
+                self.forget_run(peer);
             }
             Verdict::Opened(path) => {
                 self.adopt_paths(now, peer);

@@ -7,18 +7,23 @@
 //! frames are put around datagrams and taken off. Frames within frames are dropped.
 //!
 //! **Order.** The ticket is shown, and data follows at once: the forwarder answers the one and passes the other on. So a connection over a
-//! relay takes no longer than its own handshake. A path of an offer counts as verified: the server, or the player that routes, made it for
-//! these two. One that fails is taken away, and the server is asked for the next relay.
+//! relay takes no longer than its own handshake. To whoever is not connected, a path of an offer counts as verified: the server, or the player
+//! that routes, made it for these two. Between two who are connected it is taken into use when the other side has answered through it. One that
+//! fails is taken away, and the server is asked for the next relay.
 //!
-//! **Life.** A session is kept while its path is the best one of a connection (or of a dial), and [`SPARE_TIME`] beyond: a path that was left may
-//! be wanted back. A ticket in use is renewed when [`RENEW_PART`] of its time is left; so is one whose forwarder forgot the session.
+//! **Life.** A session is kept while its path is the best one of a connection (or of a dial), and [`SPARE_TIME`] beyond. Between two who are
+//! connected it then *rests*: nothing is sent, but its ticket is kept until it is void, so that it can be bound again when another path dies.
+//! A ticket in use is renewed when [`RENEW_PART`] of its time is left; so is one whose forwarder forgot the session. A newer session between
+//! the two takes an older one's place when it has proven itself.
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `keeping` | sessions of connected players: woken, proven, renewed, at rest |
 //! | `session` | one session: ticket, frames, probes |
 //! | `proxy` | the game's step-by-step call |
 //! | `routed` | sessions at players: no path before the proof |
 
+mod keeping;
 mod proxy;
 mod routed;
 mod session;
@@ -26,11 +31,10 @@ mod session;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
-use rand::Rng;
 use rustc_hash::FxHashMap;
 
 use super::Node;
@@ -54,9 +58,14 @@ const MAX_SESSIONS: usize = 256;
 const MAX_QUEUED: usize = 256;
 /// How long a session is kept that carries nothing: longer than a direct path takes to prove itself.
 const SPARE_TIME: Duration = Duration::from_secs(20);
-/// How long a path that was replaced by a newer session's stays open for what is under way.
+/// How long a session whose place another one has taken stays open for what is under way.
 const RETIRE_TIME: Duration = Duration::from_secs(2);
-/// The part of a ticket's time that is left when another one is asked for, as a divisor: a quarter.
+/// The same while the newer one has not proven itself: some more than a forwarder's silence takes to show.
+const REPLACE_TIME: Duration = Duration::from_secs(10);
+/// Sessions with a player whose places newer ones have taken: wishes for an introduction are 3 s apart.
+const MAX_REPLACED: usize = 3;
+/// The part of a ticket's time that is left when another one is asked for, as a divisor: a quarter. The side that asked for the session does
+/// it; the other one when half of that is left, should the first have no server.
 const RENEW_PART: u32 = 4;
 /// Wishes for another relay for one player: not more often than this, so that two sides that fail do not keep the server busy.
 const WISH_INTERVAL: Duration = Duration::from_millis(500);
@@ -105,7 +114,12 @@ struct Entry {
     used: Instant,
     /// Another one took its place: when it goes.
     retires: Option<Instant>,
-    renewing: bool,
+    /// When another ticket is asked for.
+    renew_at: Instant,
+    /// Nothing is sent; see the module's documentation.
+    rests: bool,
+    /// The forwarder or the way there failed: when it works again, QUIC is to know.
+    failed: bool,
 }
 
 impl Relayed {
@@ -127,17 +141,15 @@ impl Relayed {
     /// When something is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let entries = self.sessions.values().flat_map(|entry| {
-            let renew = (!entry.renewing).then(|| entry.renew_at());
-            let ends = [Some(entry.used + SPARE_TIME), entry.retires, renew];
-            ends.into_iter().flatten().chain(entry.session.poll_timeout())
+            let awake = (!entry.rests).then(|| {
+                let spare = Some(entry.used + SPARE_TIME);
+                [spare, Some(entry.renew_at), entry.session.poll_timeout()]
+            });
+            let ends = [Some(entry.session.expires), entry.retires];
+            awake.into_iter().flatten().chain(ends).flatten()
         });
         let asked = self.asked.values().map(|asked| asked.deadline);
         entries.chain(asked).chain(self.proxies.poll_timeout()).min()
-    }
-
-    /// True if the node has a session with that player that is not being left.
-    pub fn has(&self, peer: Guid, kind: PathKind) -> bool {
-        self.of(peer).any(|(_, entry)| entry.session.kind == kind)
     }
 
     /// The socket and address under which the newest session of that kind with that player brings its datagrams.
@@ -152,13 +164,6 @@ impl Relayed {
             .iter()
             .filter(move |(_, entry)| of_peer(entry))
             .map(|(number, entry)| (*number, entry))
-    }
-}
-
-impl Entry {
-    fn renew_at(&self) -> Instant {
-        let left = self.session.expires.saturating_duration_since(self.used);
-        self.session.expires - left / RENEW_PART
     }
 }
 
@@ -182,38 +187,40 @@ impl Node {
         offer: RelayOffer,
         (hop, kind): (Hop, PathKind),
     ) -> Option<u32> {
-        if self.relayed.sessions.len() >= MAX_SESSIONS || self.relayed.by_id.contains_key(&offer.session) {
+        if self.relayed.by_id.contains_key(&offer.session) || !self.make_room_for_session(now) {
             return None;
         }
         let way = self.way_of(hop)?;
         let peer = between.peer.guid();
         let number = self.relayed.next_number;
         self.relayed.next_number = number.wrapping_add(1);
-        // The paths of older sessions of that kind with the same player are left in a moment.
-        for entry in self.relayed.sessions.values_mut() {
-            if entry.session.peer.guid() == peer && entry.session.kind == kind {
-                entry.retires.get_or_insert(now + RETIRE_TIME);
-            }
+        self.replace_sessions(now, peer, kind);
+        let mut session = Session::new(now, between, offer, (hop, way.1), kind);
+        let connected = self.link_address(peer).is_some();
+        if connected {
+            session.probe_at_once(now);
         }
-        let session = Session::new(now, between, offer, (hop, way.1), kind);
         let path = Path {
             socket: SocketName::Relay(number),
             address: way.1,
             kind,
             round_trip: None,
-            verified: true,
+            verified: !connected,
         };
         let route = self.route_for_peer(now, between.peer, path);
         self.relayed.by_id.insert(session.id(), number);
         let entry = Entry {
+            renew_at: session.renew_at(),
             session,
             way: Some(way),
             route,
             used: now,
             retires: None,
-            renewing: false,
+            rests: false,
+            failed: false,
         };
         self.relayed.sessions.insert(number, entry);
+        self.feed_if_doubted(now, number);
         self.timers_changed = true;
         self.relayed_timeout(now);
         Some(number)
@@ -292,11 +299,6 @@ impl Node {
     /// The server has no relay for a player.
     pub(super) fn relay_failed(&mut self, now: Instant, request: u32, code: Code, text: String) {
         if let Some(asked) = self.relayed.asked.remove(&request) {
-            for entry in self.relayed.sessions.values_mut() {
-                if entry.session.peer.guid() == asked.peer {
-                    entry.renewing = false;
-                }
-            }
             self.proxy_refused(now, asked.peer, request, code, text);
         }
     }
@@ -340,13 +342,16 @@ impl Node {
                     let entry = self.relayed.sessions.get_mut(&number)?;
                     entry.session.is_genuine(&header, frame).then(|| {
                         entry.used = now;
-                        (SocketName::Relay(number), entry.session.label)
+                        entry.session.note_heard(now);
+                        (number, entry.session.label)
                     })
                 });
-                let Some((socket, source)) = inside else {
+                let Some((number, source)) = inside else {
                     self.relayed.dropped += 1;
                     return None;
                 };
+                self.heard_on_session(now, number);
+                let socket = SocketName::Relay(number);
                 datagram.contents.advance(DATA_HEADER);
                 return Some(Datagram {
                     socket,
@@ -403,39 +408,43 @@ impl Node {
         let Some(entry) = self.relayed.sessions.get(&number) else {
             return;
         };
-        let (peer, route, relay) = (entry.session.peer.guid(), entry.route, entry.session.relay);
-        if entry.session.kind == PathKind::Routed {
+        let (peer, route) = (entry.session.peer.guid(), entry.route);
+        let (relay, kind) = (entry.session.relay, entry.session.kind);
+        if kind == PathKind::Routed {
             return self.routed_news(now, number, news);
         }
         match news {
             News::Nothing => {}
             News::Bound => {
                 self.relayed.tried.remove(&peer);
+                self.forwarder_is_back(now, number);
             }
             News::Proven => {
-                let path = self.path_of(number);
-                if let Some(path) = path {
-                    self.add_path(now, peer, route, path);
-                }
+                self.session_proven(now, number, route);
                 self.proxy_proven(now, number);
             }
-            News::Forgotten => self.renew(now, number),
+            News::Forgotten => self.forwarder_forgot(now, number),
+            News::Silent => self.wish_for_another(now, peer, relay, kind),
             News::Failed(_) => {
-                let tried = self.relayed.tried.entry(peer).or_default();
-                if tried.keys.len() >= MAX_RELAYS {
-                    tried.keys.remove(0);
-                }
-                if !tried.keys.contains(&relay) {
-                    tried.keys.push(relay);
-                }
-                let recently = tried.asked.is_some_and(|asked| now < asked + WISH_INTERVAL);
-                let kind = entry.session.kind;
                 self.end_session(now, number);
-                if kind == PathKind::Proxied && !recently {
-                    self.wish_for_relay(now, peer, Duration::ZERO, false);
-                }
+                self.wish_for_another(now, peer, relay, kind);
                 self.relay_session_failed(now, peer, kind);
             }
+        }
+    }
+
+    /// That relay is of no use to the two: the server is asked for the next one.
+    fn wish_for_another(&mut self, now: Instant, peer: Guid, relay: PublicKey, kind: PathKind) {
+        let tried = self.relayed.tried.entry(peer).or_default();
+        if tried.keys.len() >= MAX_RELAYS {
+            tried.keys.remove(0);
+        }
+        if !tried.keys.contains(&relay) {
+            tried.keys.push(relay);
+        }
+        let recently = tried.asked.is_some_and(|asked| now < asked + WISH_INTERVAL);
+        if kind == PathKind::Proxied && !recently {
+            self.wish_for_relay(now, peer, Duration::ZERO, false);
         }
     }
 
@@ -448,20 +457,6 @@ impl Node {
             round_trip: session.round_trip,
             verified: true,
         })
-    }
-
-    /// Asks for a fresh ticket for the two of that session.
-    fn renew(&mut self, now: Instant, number: u32) {
-        let Some(entry) = self.relayed.sessions.get_mut(&number) else {
-            return;
-        };
-        let (peer, kind) = (entry.session.peer.guid(), entry.session.kind);
-        // One side asks; the other hears of it.
-        if entry.renewing || !entry.session.is_asker() || kind != PathKind::Proxied {
-            return;
-        }
-        entry.renewing = true;
-        self.wish_for_relay(now, peer, Duration::ZERO, false);
     }
 
     /// Forgets a session, and takes its path away.
@@ -498,39 +493,6 @@ impl Node {
             );
         }
         self.proxies_timeout(now);
-    }
-
-    fn look_at_session(&mut self, now: Instant, number: u32) {
-        let (mut frame, random) = (Vec::new(), self.random.next_u64());
-        let Some(entry) = self.relayed.sessions.get_mut(&number) else {
-            return;
-        };
-        let in_use = self
-            .paths
-            .best(entry.route)
-            .is_some_and(|best| best.socket == SocketName::Relay(number));
-        let (peer, route) = (entry.session.peer.guid(), entry.route);
-        let wanted = in_use && (self.paths.is_in_use(route) || self.dial_waits_for(peer));
-        let Some(entry) = self.relayed.sessions.get_mut(&number) else {
-            return;
-        };
-        if wanted {
-            entry.used = now;
-        }
-        let over =
-            entry.retires.is_some_and(|at| at <= now) || entry.used + SPARE_TIME <= now || entry.session.expires <= now;
-        if over {
-            return self.end_session(now, number);
-        }
-        let renew = wanted && entry.retires.is_none() && !entry.renewing && entry.renew_at() <= now;
-        let news = entry.session.next_frame(now, || random, &mut frame);
-        self.relayed.enqueue(number, frame);
-        if news != News::Nothing {
-            self.relay_news(now, number, news);
-        }
-        if renew {
-            self.renew(now, number);
-        }
     }
 
     /// The next frame of our own.
@@ -579,9 +541,6 @@ impl Node {
         })
     }
 }
-
-/// What stands for "no address" in an event.
-pub(super) const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 impl Node {
     /// A session failed and has been taken away.

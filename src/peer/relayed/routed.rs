@@ -32,6 +32,8 @@ impl Node {
         self.relayed.next_number = number.wrapping_add(1);
         let session = Session::new(now, between, offer, (hop, way.1), PathKind::Routed);
         self.relayed.by_id.insert(session.id(), number);
+        // A player's ticket is not renewed by the server: the router is asked again when it ends.
+        let renew_at = session.expires;
         let entry = Entry {
             session,
             way: Some(way),
@@ -39,7 +41,9 @@ impl Node {
             route: self.transport.new_address(),
             used: now,
             retires: None,
-            renewing: false,
+            renew_at,
+            rests: false,
+            failed: false,
         };
         self.relayed.sessions.insert(number, entry);
         self.timers_changed = true;
@@ -115,7 +119,7 @@ impl Node {
     pub(super) fn routed_news(&mut self, now: Instant, number: u32, news: News) {
         match news {
             News::Proven => self.routed_proven(now, number),
-            News::Failed(_) => self.routed_failed(now, number),
+            News::Failed(_) | News::Silent => self.routed_failed(now, number),
             News::Nothing | News::Bound | News::Forgotten => {}
         }
     }
@@ -123,10 +127,7 @@ impl Node {
     /// What kind of path a socket makes by itself, if it is a session's.
     pub(in super::super) fn kind_of_session(&self, socket: SocketName) -> Option<PathKind> {
         let SocketName::Relay(number) = socket else { return None };
-        self.relayed
-            .sessions
-            .get(&number)
-            .map(|entry| entry.session.kind)
+        self.relayed.sessions.get(&number).map(|entry| entry.session.kind)
     }
 
     /// True while there is such a session.

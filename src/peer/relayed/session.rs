@@ -1,13 +1,15 @@
 //! One session at a forwarder, as one of its two sides has it: the ticket, whether it is bound, what frames are made of.
 //!
 //! In: an offer, the time, frames of the forwarder. Out: bind frames, probes through the forwarder, data frames, and what became of it
-//! ([`State`]). Timers: [`BIND_TIMES`], [`SILENCE`], [`PROBE_TIMES`].
+//! ([`State`]). Timers: [`BIND_TIMES`], [`SILENCE`], [`PROBE_TIMES`]; and [`REBIND_INTERVAL`] for a session that stood before: its forwarder may
+//! be restarting, and takes the same ticket again.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::RENEW_PART;
 use crate::codes::PathKind;
 use crate::relay::ticket::SideKey;
 use crate::transport::identity::{Guid, PublicKey};
@@ -24,8 +26,11 @@ const BIND_TIMES: [Duration; 4] = [
 ];
 /// Without an answer for so long the forwarder is silent: another one is asked for. A second after the last but one repeat.
 const SILENCE: Duration = Duration::from_millis(1_800);
-/// When the way through the forwarder is probed, counted from the moment at which this side is bound, until an answer comes: the other side
-/// may be bound later.
+/// How often the ticket of a session that stood before is shown to a forwarder that is silent: one that was restarted has the pair back within
+/// this and a round trip.
+const REBIND_INTERVAL: Duration = Duration::from_millis(400);
+/// When the way through the forwarder is probed, counted from the moment at which the ticket is shown, and again from the one at which this
+/// side is bound, until an answer comes: the other side may be bound later.
 const PROBE_TIMES: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_millis(150),
@@ -87,6 +92,8 @@ pub enum News {
     Proven,
     /// It is of no use (any more).
     Failed(Failure),
+    /// It stood, and its forwarder says nothing any more. The ticket is shown on.
+    Silent,
     /// The forwarder forgot the session, and is shown the ticket again.
     Forgotten,
 }
@@ -100,6 +107,31 @@ pub struct Between {
     pub introduction: u64,
     /// Authenticates them.
     pub secret: [u8; 32],
+}
+
+/// Probes through the forwarder that are not answered.
+#[derive(Debug)]
+struct Probing {
+    /// What their times are counted from.
+    since: Instant,
+    /// How many there were since.
+    sent: usize,
+    /// The number of each, and when it was sent.
+    outstanding: Vec<(u64, Instant)>,
+}
+
+impl Probing {
+    fn new(since: Instant) -> Self {
+        Self {
+            since,
+            sent: 0,
+            outstanding: Vec::new(),
+        }
+    }
+
+    fn next_at(&self) -> Option<Instant> {
+        Some(self.since + *PROBE_TIMES.get(self.sent)?)
+    }
 }
 
 /// A session.
@@ -119,8 +151,12 @@ pub struct Session {
     pub state: State,
     /// When the ticket is void.
     pub expires: Instant,
+    /// For how long it was good.
+    pub valid: Duration,
     /// The way to the other side and back, when it has answered.
     pub round_trip: Option<Duration>,
+    /// It was bound before.
+    stood: bool,
     session: u64,
     from_asker: bool,
     key_number: u8,
@@ -129,8 +165,7 @@ pub struct Session {
     counter: u64,
     introduction: u64,
     probe_key: ProbeKey,
-    /// Since when, how often, under which number, and when last.
-    probing: Option<(Instant, usize, u64, Instant)>,
+    probing: Option<Probing>,
     gone_at: Option<Instant>,
 }
 
@@ -155,7 +190,9 @@ impl Session {
                 transaction: 0,
             },
             expires: now + Duration::from_millis(offer.valid_ms.into()),
+            valid: Duration::from_millis(offer.valid_ms.into()),
             round_trip: None,
+            stood: false,
             session: offer.session,
             from_asker: offer.from_asker,
             key_number: offer.key_number,
@@ -169,18 +206,32 @@ impl Session {
         }
     }
 
+    /// When another ticket is asked for if this one is in use.
+    pub fn renew_at(&self) -> Instant {
+        let part = if self.from_asker { RENEW_PART } else { 2 * RENEW_PART };
+        self.expires - self.valid / part
+    }
+
     /// The session's number at the forwarder.
     pub fn id(&self) -> u64 {
         self.session
     }
 
-    /// This side asked for it.
-    pub fn is_asker(&self) -> bool {
-        self.from_asker
+    /// Probes at once, not only when this side is bound: the two are playing, and want to know.
+    pub fn probe_at_once(&mut self, now: Instant) {
+        self.probing = Some(Probing::new(now));
     }
 
-    /// Shows the ticket anew: after a silence, or because the forwarder has forgotten.
+    /// The other side is there. If it was not when it was probed, it is probed again.
+    pub fn note_heard(&mut self, now: Instant) {
+        if self.state == State::Bound && self.probing.as_ref().is_some_and(|probing| probing.next_at().is_none()) {
+            self.probing = Some(Probing::new(now));
+        }
+    }
+
+    /// Shows the ticket anew, and probes: after a silence, or because the forwarder has forgotten.
     pub fn bind_again(&mut self, now: Instant) {
+        self.probing = Some(Probing::new(now));
         self.state = State::Binding {
             since: now,
             shown: 0,
@@ -191,20 +242,32 @@ impl Session {
     /// Probes the other side once more.
     pub fn probe_again(&mut self, now: Instant) {
         if self.state == State::Bound {
-            self.probing = Some((now, 0, 0, now));
+            self.probing = Some(Probing::new(now));
         }
     }
 
     /// When [`next_frame`](Self::next_frame) has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        match self.state {
-            State::Binding { since, shown: 0, .. } => Some(since),
-            State::Binding { since, shown, .. } => Some(since + BIND_TIMES.get(shown - 1).copied().unwrap_or(SILENCE)),
-            State::Bound => self
-                .probing
-                .and_then(|(since, sent, ..)| Some(since + *PROBE_TIMES.get(sent)?)),
+        let probe = match self.state {
             State::Failed(_) => None,
-        }
+            _ => self.probing.as_ref().and_then(Probing::next_at),
+        };
+        self.bind_at().into_iter().chain(probe).min()
+    }
+
+    /// When the ticket is shown next, or the forwarder's silence is acted upon.
+    fn bind_at(&self) -> Option<Instant> {
+        let State::Binding { since, shown, .. } = self.state else {
+            return None;
+        };
+        let Some(repeat) = shown.checked_sub(1) else {
+            return Some(since);
+        };
+        Some(match (BIND_TIMES.get(repeat), repeat.checked_sub(BIND_TIMES.len())) {
+            (Some(time), _) => since + *time,
+            (None, Some(beyond)) => since + SILENCE + REBIND_INTERVAL * beyond as u32,
+            (None, None) => since + SILENCE,
+        })
     }
 
     /// Writes the frame that is due, if one is. `random` draws.
@@ -212,24 +275,35 @@ impl Session {
         if self.poll_timeout().is_none_or(|at| at > now) {
             return News::Nothing;
         }
-        match self.state {
-            State::Binding { since, .. } if now >= since + SILENCE => {
-                self.state = State::Failed(Failure::Silent);
-                return News::Failed(Failure::Silent);
-            }
-            State::Binding { since, shown, .. } => {
-                let transaction = random();
-                self.state = State::Binding {
-                    since,
-                    shown: shown + 1,
-                    transaction,
-                };
-                self.write_bind(transaction, out);
-            }
-            State::Bound => self.write_probe(now, random(), out),
-            State::Failed(_) => {}
+        if self.bind_at().is_none_or(|at| at > now) {
+            self.write_probe(now, random(), out);
+            return News::Nothing;
         }
-        News::Nothing
+        let State::Binding {
+            since,
+            shown,
+            transaction,
+        } = self.state
+        else {
+            return News::Nothing;
+        };
+        if shown > BIND_TIMES.len() && !self.stood {
+            self.state = State::Failed(Failure::Silent);
+            return News::Failed(Failure::Silent);
+        }
+        // Repeats are the same: whichever is answered, it counts.
+        let transaction = if shown == 0 { random() } else { transaction };
+        self.state = State::Binding {
+            since,
+            shown: shown + 1,
+            transaction,
+        };
+        self.write_bind(transaction, out);
+        if shown == BIND_TIMES.len() + 1 {
+            News::Silent
+        } else {
+            News::Nothing
+        }
     }
 
     fn write_bind(&self, transaction: u64, out: &mut Vec<u8>) {
@@ -248,8 +322,9 @@ impl Session {
     }
 
     fn write_probe(&mut self, now: Instant, transaction: u64, out: &mut Vec<u8>) {
-        if let Some((since, sent, ..)) = self.probing {
-            self.probing = Some((since, sent + 1, transaction, now));
+        if let Some(probing) = &mut self.probing {
+            probing.sent += 1;
+            probing.outstanding.push((transaction, now));
             self.write_own_probe(transaction, ProbeKind::Request, out);
         }
     }
@@ -325,7 +400,12 @@ impl Session {
             }
             None => {
                 self.state = State::Bound;
-                self.probing = Some((now, 0, 0, now));
+                self.stood = true;
+                match &mut self.probing {
+                    None => self.probing = Some(Probing::new(now)),
+                    // The answer to an earlier one may still be on its way, and counts.
+                    Some(probing) => (probing.since, probing.sent) = (now + PROBE_TIMES[1], 0),
+                }
                 News::Bound
             }
         }
@@ -358,11 +438,11 @@ impl Session {
                 News::Nothing
             }
             ProbeKind::Response { .. } => {
-                let Some((.., transaction, sent)) = self.probing.filter(|probing| probing.2 == probe.transaction)
-                else {
+                let outstanding = self.probing.iter().flat_map(|probing| &probing.outstanding);
+                let mut answered = outstanding.filter(|(transaction, _)| *transaction == probe.transaction);
+                let Some((_, sent)) = answered.next().copied() else {
                     return News::Nothing;
                 };
-                debug_assert_eq!(transaction, probe.transaction);
                 self.probing = None;
                 self.round_trip = Some(now.saturating_duration_since(sent));
                 News::Proven

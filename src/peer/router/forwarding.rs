@@ -136,7 +136,13 @@ impl Forwarding {
     }
 
     /// A grant for one side.
-    fn grant(&self, now: Instant, (session, from_asker): (u64, bool), owner: Guid, random: &mut impl Rng) -> RouteGrant {
+    fn grant(
+        &self,
+        now: Instant,
+        (session, from_asker): (u64, bool),
+        owner: Guid,
+        random: &mut impl Rng,
+    ) -> RouteGrant {
         let (mut secret, mut nonce) = ([0; 32], [0; 12]);
         random.fill_bytes(&mut secret);
         random.fill_bytes(&mut nonce);
@@ -177,7 +183,9 @@ impl Node {
     fn may_forward(&self, asker: Guid, target: Guid) -> Result<(Duration, u16), Code> {
         let pairs = self.router.forwarding.pairs.values();
         // The asker asks anew for the same pair: that takes no further place.
-        let others = pairs.filter(|pair| (pair.asker, pair.target) != (asker, target)).count();
+        let others = pairs
+            .filter(|pair| (pair.asker, pair.target) != (asker, target))
+            .count();
         if self.router_max == 0 || target == self.guid || target == asker {
             return Err(Code::Refused);
         }
@@ -311,7 +319,13 @@ impl Node {
         let Some(session) = self.router.forwarding.named(introduction) else {
             return false;
         };
-        if !self.router.forwarding.pairs.get(&session).is_some_and(|pair| pair.has(from)) {
+        if !self
+            .router
+            .forwarding
+            .pairs
+            .get(&session)
+            .is_some_and(|pair| pair.has(from))
+        {
             return false;
         }
         if let Some(pair) = self.take_pair(session) {
@@ -350,7 +364,9 @@ impl Node {
         let pairs = self.router.forwarding.pairs.values();
         let mut players: Vec<Guid> = pairs.flat_map(|pair| [pair.asker, pair.target]).collect();
         players.retain(|player| self.direct_link(*player).is_none());
-        self.end_pairs(Code::NoDirectPath, |pair| players.iter().any(|player| pair.has(*player)));
+        self.end_pairs(Code::NoDirectPath, |pair| {
+            players.iter().any(|player| pair.has(*player))
+        });
         let forwarding = &mut self.router.forwarding;
         forwarding.look_at = (!forwarding.pairs.is_empty()).then_some(now + LOOK_INTERVAL);
         self.timers_changed = true;

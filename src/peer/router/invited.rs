@@ -95,7 +95,7 @@ impl Node {
     /// Whether a way from that player through a connected one is welcome: as introductions are.
     fn admits_route_from(&self, router: Guid, asker: PublicKey) -> Result<(), Code> {
         let peer = asker.guid();
-        if self.relay_policy != RelayPolicy::Fallback {
+        if self.effective_relay_policy() != RelayPolicy::Fallback {
             return Err(Code::Policy);
         }
         if peer == self.guid || peer == router || !self.is_key_of(peer, asker) {

@@ -106,7 +106,7 @@ impl Node {
     /// The game's call.
     pub(in super::super) fn route(&mut self, now: Instant, request: RequestId, peer: Guid) {
         self.requests.begin(request, Pending::Route(peer));
-        if self.relay_policy != RelayPolicy::Fallback {
+        if self.effective_relay_policy() != RelayPolicy::Fallback {
             let text = "this node's relay policy allows no ways through other players";
             let reason = Reason {
                 code: Code::Policy,
@@ -149,9 +149,7 @@ impl Node {
     /// Stops seeking another way for one that was only doubted, unless one is about to stand.
     pub(super) fn stop_asking(&mut self, now: Instant, peer: Guid) {
         let search = self.router.searches.get(&peer);
-        if search
-            .is_some_and(|search| search.requests.is_empty() && matches!(search.phase, Phase::Asking { .. }))
-        {
+        if search.is_some_and(|search| search.requests.is_empty() && matches!(search.phase, Phase::Asking { .. })) {
             self.drop_search(now, peer);
         }
     }
@@ -192,7 +190,11 @@ impl Node {
     /// A player said whether it would.
     pub(super) fn answered(&mut self, now: Instant, from: Guid, query: u32, would: Option<(u32, u16)>) {
         let to_router = self.direct_link(from).map(|(link, _)| self.round_trip_to(link));
-        let found = self.router.searches.iter_mut().find(|(_, search)| search.query == query);
+        let found = self
+            .router
+            .searches
+            .iter_mut()
+            .find(|(_, search)| search.query == query);
         let Some((&peer, search)) = found.filter(|(_, search)| search.asked.contains(&from)) else {
             return self.route_message_dropped();
         };
@@ -519,6 +521,12 @@ mod tests {
         assert!(far < near);
         assert_eq!(score(milliseconds(10), milliseconds(20), 2), 90_000);
         // What a liar says overflows nothing.
-        assert!(score(Duration::from_secs(60), Duration::from_micros(u32::MAX.into()), u16::MAX) > near);
+        assert!(
+            score(
+                Duration::from_secs(60),
+                Duration::from_micros(u32::MAX.into()),
+                u16::MAX
+            ) > near
+        );
     }
 }

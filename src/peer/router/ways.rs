@@ -199,7 +199,7 @@ impl Node {
             return;
         };
         way.fell_back = true;
-        if connected.is_some() && !has_path && self.relay_policy == RelayPolicy::Fallback {
+        if connected.is_some() && !has_path && self.effective_relay_policy() == RelayPolicy::Fallback {
             self.wish_for_relay(now, peer, Duration::ZERO, false);
         }
     }

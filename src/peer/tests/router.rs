@@ -19,7 +19,7 @@ fn friends(seed: u64, routers: usize) -> Scenario {
         .nodes(2, SYMMETRIC)
         .nodes(routers, RouterKind::Open)
         .configure_nodes(|player, config| config.router_max = if player >= 2 { 4 } else { 0 })
-        .configure_server(|config| config.relay = None)
+        .configure_server(|config| config.relay = crate::server::RelayConfig::Off)
         .build();
     scenario.connect_all();
     for router in 2..2 + routers {
@@ -134,7 +134,11 @@ fn messages_that_nobody_asked_for_change_nothing() {
                 say(&mut scenario, liar, player, message);
             }
             scenario.lab.run_for(ms(1_000));
-            assert_eq!(dropped(&mut scenario, player) - dropped_before, count, "player {player}");
+            assert_eq!(
+                dropped(&mut scenario, player) - dropped_before,
+                count,
+                "player {player}"
+            );
         }
         // Nor at the router: the liar is no side of that pair.
         let router = 5 - liar;
@@ -143,13 +147,19 @@ fn messages_that_nobody_asked_for_change_nothing() {
         assert_eq!([0, 1].map(|player| state(&mut scenario, player)), before);
         for player in [0, 1] {
             let events = scenario.lab.take_events(scenario.nodes[player]);
-            let told = events
-                .iter()
-                .find(|recorded| matches!(recorded.event, OwnedEvent::PathChanged { .. } | OwnedEvent::Disconnected { .. }));
+            let told = events.iter().find(|recorded| {
+                matches!(
+                    recorded.event,
+                    OwnedEvent::PathChanged { .. } | OwnedEvent::Disconnected { .. }
+                )
+            });
             assert!(told.is_none(), "{told:?}");
         }
         let node = scenario.nodes[0];
-        scenario.lab.send(node, target, 0, SendMode::Reliable, b"still here").unwrap();
+        scenario
+            .lab
+            .send(node, target, 0, SendMode::Reliable, b"still here")
+            .unwrap();
         scenario.expect(1, "the message", |event| matches!(event, OwnedEvent::Message { .. }));
     });
 }
@@ -190,7 +200,10 @@ fn a_request_that_is_offered_again_leads_nowhere() {
     assert!((1..=64).contains(&coming), "{coming}");
     let node = scenario.nodes[0];
     let peer = scenario.guids[1];
-    scenario.lab.send(node, peer, 0, SendMode::Reliable, b"undisturbed").unwrap();
+    scenario
+        .lab
+        .send(node, peer, 0, SendMode::Reliable, b"undisturbed")
+        .unwrap();
     scenario.expect(1, "the message", |event| matches!(event, OwnedEvent::Message { .. }));
     scenario.lab.run_for(ms(10_000));
     assert_eq!(state(&mut scenario, 1), (1, 0));
@@ -266,10 +279,15 @@ fn changed_and_dropped_frames_are_a_bad_line_at_most() {
         let via = outcome(&mut scenario).unwrap();
         scenario.connect_pair(0, 1);
         let first = if via == scenario.guids[2] { 2 } else { 3 };
-        engine(&mut scenario, first, |node| node.router.forwarding.tamper = Some(|_| false));
+        engine(&mut scenario, first, |node| {
+            node.router.forwarding.tamper = Some(|_| false)
+        });
         let (node, peer) = (scenario.nodes[0], scenario.guids[1]);
         for _ in 0..100 {
-            scenario.lab.send(node, peer, 0, SendMode::Reliable, b"through").unwrap();
+            scenario
+                .lab
+                .send(node, peer, 0, SendMode::Reliable, b"through")
+                .unwrap();
             scenario.lab.run_for(ms(50));
         }
         scenario.lab.run_for(ms(3_000));
@@ -296,7 +314,9 @@ fn frames_count_only_from_the_pairs_own_players() {
     scenario.lab.send(node, peer, 0, SendMode::Reliable, b"secret").unwrap();
     scenario.lab.run_for(ms(500));
     let sent = scenario.lab.take_sent();
-    let frame = sent.iter().find(|sent| sent.host == node && sent.contents.first() == Some(&6));
+    let frame = sent
+        .iter()
+        .find(|sent| sent.host == node && sent.contents.first() == Some(&6));
     let frame = frame.expect("a frame went out").contents.clone();
     // The router passes on what it cannot read.
     assert!(!frame.windows(6).any(|window| window == b"secret"));
@@ -304,7 +324,9 @@ fn frames_count_only_from_the_pairs_own_players() {
     let router = scenario.nodes[2];
     for port in 0..50 {
         let source = std::net::SocketAddr::from(([203, 0, 113, 7], 1_000 + port));
-        scenario.lab.inject(router, crate::engine::SocketName::Udp4, source, &frame);
+        scenario
+            .lab
+            .inject(router, crate::engine::SocketName::Udp4, source, &frame);
     }
     scenario.lab.run_for(ms(200));
     let after = engine(&mut scenario, 2, |node| node.router.forwarding.dropped);
