@@ -384,6 +384,7 @@ impl Scenario {
             max_nodes: 10_000,
             relay: RelayConfig::Own(RelayLimits::default()),
             wall_clock: 0,
+            proxy_password: super::proxies::PROXY_PASSWORD.to_owned(),
         };
         (builder.change_server)(&mut config);
         if engines {

@@ -478,7 +478,12 @@ impl Node {
 
     fn server_message(&mut self, now: Instant, message: FromServer) {
         match message {
-            FromServer::Welcome { observed, stun, .. } => self.welcomed(now, observed, stun),
+            FromServer::Welcome {
+                observed, stun, relays, ..
+            } => {
+                self.welcomed(now, observed, stun);
+                self.relays_known(now, &relays);
+            }
             // Nothing counts before the server has accepted this node.
             _ if !self.server_is_up() => {}
             FromServer::Introduction(introduction) => self.introduced(now, introduction),
@@ -500,6 +505,7 @@ impl Node {
                 candidates,
             } => self.introduction_updated(now, introduction, (facts, own_facts, permit), candidates),
             FromServer::Forecast { introduction, forecast } => self.forecast_received(now, introduction, forecast),
+            FromServer::KnownRelays { relays } => self.relays_known(now, &relays),
             FromServer::Relays(introduction) => self.relays_introduced(now, introduction),
             FromServer::RelayFailed {
                 request, code, text, ..

@@ -4,6 +4,7 @@
 //! is to end; hand everything that has arrived to the engine; send what it has to send. Timers are the runtime's, which
 //! are good to a millisecond: nothing in a server needs more.
 
+mod engines;
 mod identity;
 mod own_addresses;
 mod return_addresses;
@@ -23,9 +24,12 @@ use rand::rngs::SysRng;
 
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
 use crate::relay::RelayLimits;
-use crate::server::{RelayConfig, Server, ServerConfig, ServerCounters};
+use crate::server::proxy_server::{ProxyServer, ProxyServerConfig};
+use crate::server::{RelayConfig, Server, ServerConfig, ServerSocket};
 use crate::shell::udp::{ReceiveBuffer, SendOutcome, UdpSocket};
-use crate::transport::identity::PublicKey;
+use crate::transport::identity::{Identity, PublicKey};
+use crate::wire::unmapped;
+use engines::{Coordinator, Counters, Engines};
 use return_addresses::ReturnAddresses;
 use sockets::Role;
 
@@ -61,6 +65,10 @@ pub struct Options {
     pub max_nodes: usize,
     /// Relay for players who cannot connect directly.
     pub relay: bool,
+    /// What proxy servers on other machines must know to log in; empty: none are taken. Of a proxy server: what it shows.
+    pub password: String,
+    /// Only relay, for the server of that name (HOST:PORT).
+    pub join: Option<String>,
 }
 
 /// Why a server cannot start: one line for a person.
@@ -77,7 +85,8 @@ impl std::error::Error for StartError {}
 
 /// A server with its sockets.
 pub struct Shell {
-    engine: Server,
+    engine: Engines,
+    coordinator: Option<Coordinator>,
     sockets: Vec<UdpSocket>,
     /// Each socket for itself, in their order, then the addresses that some stand for.
     roles: Vec<Role>,
@@ -87,43 +96,42 @@ pub struct Shell {
     payload: Vec<u8>,
     return_addresses: ReturnAddresses,
     blocked_drops: u64,
-    reported: (Instant, ServerCounters),
+    reported: (Instant, Counters),
 }
 
 /// What ended a wait.
 enum Wake {
     Stop,
     Work,
+    /// The coordinator's name leads there.
+    Resolved(Vec<SocketAddr>),
 }
 
 impl Shell {
     /// Opens everything. Must be called inside a tokio runtime with IO and time.
     pub fn open(options: &Options) -> Result<Self, StartError> {
-        let identity = Arc::new(identity::load_or_create(options.data.as_deref())?);
+        let file = match options.join {
+            None => identity::SERVER,
+            Some(_) => identity::PROXY,
+        };
+        let identity = Arc::new(identity::load_or_create(options.data.as_deref(), file)?);
         let (sockets, roles) = sockets::open(options)?;
         let mut seed = [0; 32];
         SysRng
             .try_fill_bytes(&mut seed)
             .map_err(|error| StartError(format!("the system gives no random numbers: {error}")))?;
         let now = Instant::now();
-        let engine = Server::new(
-            now,
-            ServerConfig {
-                identity: identity.clone(),
-                seed,
-                crypto: Arc::new(rustls::crypto::ring::default_provider()),
-                access_key: options.access_key.clone(),
-                sockets: roles.iter().map(|role| role.socket).collect(),
-                max_nodes: options.max_nodes,
-                relay: match options.relay {
-                    true => RelayConfig::Own(RelayLimits::default()),
-                    false => RelayConfig::Off,
-                },
-                wall_clock: wall_clock(),
-            },
-        );
+        let named = roles.iter().map(|role| role.socket).collect();
+        let engine = engine(now, options, (identity.clone(), seed), named);
+        let reported = (now, engine.counters());
+        let coordinator = options.join.clone().map(|name| {
+            let mut coordinator = Coordinator::new(name);
+            coordinator.resolve();
+            coordinator
+        });
         Ok(Self {
             engine,
+            coordinator,
             sockets,
             roles,
             key: identity.public(),
@@ -132,7 +140,7 @@ impl Shell {
             payload: Vec::new(),
             return_addresses: ReturnAddresses::default(),
             blocked_drops: 0,
-            reported: (now, ServerCounters::default()),
+            reported,
         })
     }
 
@@ -164,11 +172,14 @@ impl Shell {
         let mut stop = pin!(stop);
         loop {
             self.send_all().await;
-            if let Wake::Stop = self.wait(stop.as_mut()).await {
-                break;
+            match self.wait(stop.as_mut()).await {
+                Wake::Stop => break,
+                Wake::Resolved(addresses) => self.coordinator_resolved(addresses),
+                Wake::Work => {}
             }
             self.receive();
             self.handle_due();
+            self.log_news();
             self.report();
         }
         self.engine.shut_down(Instant::now());
@@ -188,6 +199,11 @@ impl Shell {
         poll_fn(|context| {
             if stop.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Wake::Stop);
+            }
+            if let Some(coordinator) = &mut self.coordinator
+                && let Poll::Ready(addresses) = coordinator.poll_resolved(context)
+            {
+                return Poll::Ready(Wake::Resolved(addresses));
             }
             // Every socket is asked, so that each one wakes the next wait.
             let mut ready = timer.as_mut().poll(context).is_ready();
@@ -215,6 +231,21 @@ impl Shell {
                 None => self.return_addresses.note(datagram.source, datagram.destination_ip),
             }
             self.engine.handle_datagram(now, datagram);
+        }
+    }
+
+    fn coordinator_resolved(&mut self, addresses: Vec<SocketAddr>) {
+        if let Engines::Proxy(proxy) = &mut self.engine {
+            let addresses = addresses.into_iter().map(unmapped);
+            proxy.set_coordinator(Instant::now(), addresses.collect());
+        }
+    }
+
+    fn log_news(&mut self) {
+        if self.engine.log_news()
+            && let Some(coordinator) = &mut self.coordinator
+        {
+            coordinator.resolve();
         }
     }
 
@@ -273,23 +304,109 @@ impl Shell {
             .iter()
             .map(|socket| socket.counters().receive_errors + socket.counters().send_errors)
             .sum();
-        tracing::debug!(
-            nodes = counters.nodes,
-            registrations = counters.registrations,
-            registrations_refused = counters.registrations_refused,
-            introductions = counters.introductions,
-            introductions_refused = counters.introductions_refused,
-            stun_answers = counters.stun_answers,
-            stun_limited = counters.stun_limited,
-            proofs_refused = counters.proofs_refused,
-            forecasts = counters.forecasts,
-            forecasts_refused = counters.forecasts_refused,
-            dropped = counters.dropped,
-            blocked_drops = self.blocked_drops,
-            socket_errors,
-            "figures since the start"
-        );
+        log_figures(&counters, (self.blocked_drops, socket_errors));
     }
+}
+
+fn log_figures(counters: &Counters, (blocked_drops, socket_errors): (u64, u64)) {
+    let relay = match counters {
+        Counters::Server(counters) => {
+            tracing::debug!(
+                nodes = counters.nodes,
+                registrations = counters.registrations,
+                registrations_refused = counters.registrations_refused,
+                introductions = counters.introductions,
+                introductions_refused = counters.introductions_refused,
+                stun_answers = counters.stun_answers,
+                stun_limited = counters.stun_limited,
+                proofs_refused = counters.proofs_refused,
+                forecasts = counters.forecasts,
+                forecasts_refused = counters.forecasts_refused,
+                relay_requests = counters.relay_requests,
+                relay_requests_refused = counters.relay_requests_refused,
+                tickets = counters.tickets,
+                tickets_refused = counters.tickets_refused,
+                round_trip_reports = counters.round_trip_reports,
+                dropped = counters.dropped,
+                blocked_drops,
+                socket_errors,
+                "figures since the start"
+            );
+            tracing::debug!(
+                proxies = counters.proxies,
+                proxy_logins = counters.proxy_logins,
+                proxy_logins_refused = counters.proxy_logins_refused,
+                proxies_lost = counters.proxies_lost,
+                "proxy servers since the start"
+            );
+            counters.relay
+        }
+        Counters::Proxy(counters) => {
+            tracing::debug!(
+                admitted = counters.admitted,
+                tries = counters.tries,
+                logins = counters.logins,
+                stun_answers = counters.stun_answers,
+                stun_limited = counters.stun_limited,
+                dropped = counters.dropped,
+                blocked_drops,
+                socket_errors,
+                "figures since the start"
+            );
+            counters.relay
+        }
+    };
+    tracing::debug!(
+        sessions = relay.sessions,
+        begun = relay.begun,
+        forwarded = relay.forwarded,
+        forwarded_bytes = relay.forwarded_bytes,
+        refused = relay.refused,
+        unknown = relay.unknown,
+        forged = relay.forged,
+        replayed = relay.replayed,
+        over_budget = relay.over_budget,
+        nobody_there = relay.nobody_there,
+        "relayed since the start"
+    );
+}
+
+/// The engine that the options ask for.
+fn engine(
+    now: Instant,
+    options: &Options,
+    (identity, seed): (Arc<Identity>, [u8; 32]),
+    sockets: Vec<ServerSocket>,
+) -> Engines {
+    let relay = match options.relay {
+        true => RelayConfig::Own(RelayLimits::default()),
+        false => RelayConfig::Off,
+    };
+    let crypto = Arc::new(rustls::crypto::ring::default_provider());
+    if options.join.is_some() {
+        let config = ProxyServerConfig {
+            identity,
+            seed,
+            crypto,
+            sockets,
+            relay,
+            password: options.password.clone(),
+            coordinator: Vec::new(),
+        };
+        return Engines::Proxy(Box::new(ProxyServer::new(now, config)));
+    }
+    let config = ServerConfig {
+        identity,
+        seed,
+        crypto,
+        access_key: options.access_key.clone(),
+        sockets,
+        max_nodes: options.max_nodes,
+        relay,
+        proxy_password: options.password.clone(),
+        wall_clock: wall_clock(),
+    };
+    Engines::Server(Box::new(Server::new(now, config)))
 }
 
 /// Milliseconds since 1970. A clock that is wrong only makes tickets of before a restart void, or good for longer.

@@ -288,6 +288,8 @@ mod tests {
             access_key: String::new(),
             max_nodes: 1,
             relay: true,
+            password: String::new(),
+            join: None,
         };
         let bound = ["10.0.0.1:5", "10.0.0.2:5", "[fd00::1]:5"].map(|address| address.parse().unwrap());
         let told = |public: &[&str]| {
