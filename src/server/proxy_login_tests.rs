@@ -154,7 +154,7 @@ fn whoever_may_not_log_in_is_refused_with_a_reason() {
     assert_eq!(world.closed(silent), Some(Code::Timeout));
     // A node is no proxy server, and a proxy server no node.
     let node = world.connect(1, "203.0.113.1:4000");
-    world.tell_coordinator(node, &login);
+    world.tell_coordinator(node, &ToCoordinator::Load { sessions: 0, room: 9 });
     assert_eq!(world.closed(node), Some(Code::ProtocolViolation));
     let proxy = world.connect_as(55, "198.51.100.55:61111", LinkKind::Proxy);
     world.say(proxy, ToServer::Hello(hello()));
