@@ -18,7 +18,7 @@ impl World {
         self.settle();
     }
 
-    fn from_coordinator(&mut self, proxy: usize) -> Vec<ToProxy> {
+    fn coordinators_words(&mut self, proxy: usize) -> Vec<ToProxy> {
         let raw = std::mem::take(&mut self.clients[proxy].raw);
         raw.iter().map(|bytes| ToProxy::decode(bytes).unwrap()).collect()
     }
@@ -39,7 +39,7 @@ impl World {
         let protocol = PROTOCOL_VERSION;
         let login = ToCoordinator::Login { protocol, share };
         self.tell_coordinator(proxy, &login);
-        match &self.from_coordinator(proxy)[..] {
+        match &self.coordinators_words(proxy)[..] {
             [ToProxy::Share { share }] => Some((login, begun.finish(share).unwrap())),
             _ => None,
         }
@@ -60,7 +60,7 @@ impl World {
         let proxy = self.connect_as(key, real, LinkKind::Proxy);
         if let Some((_, proofs)) = self.show_share(proxy, password) {
             self.tell_coordinator(proxy, &Self::login_proof(&proofs));
-            if let [ToProxy::Admitted { proof, .. }] = &self.from_coordinator(proxy)[..] {
+            if let [ToProxy::Admitted { proof, .. }] = &self.coordinators_words(proxy)[..] {
                 assert!(proofs.verify(Side::Coordinator, proof));
             }
         }
@@ -81,7 +81,7 @@ fn a_proxy_server_that_knows_the_password_is_handed_its_ticket_key() {
     let (_, proofs) = world.show_share(proxy, PASSWORD).unwrap();
     world.tell_coordinator(proxy, &World::login_proof(&proofs));
     let key = world.clients[proxy].key;
-    match &world.from_coordinator(proxy)[..] {
+    match &world.coordinators_words(proxy)[..] {
         [
             ToProxy::Admitted {
                 proof,

@@ -26,11 +26,11 @@ use super::cookies::Cookies;
 use super::forwarding::{Forwarding, RelayConfig};
 use super::proxy_password::{Begun, Between, Proofs, Side, begin};
 use super::reflector::{Outcome, Reflector};
-use super::scope::{Scope, scope};
 use crate::codes::Code;
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
 use crate::relay::RelayCounters;
 use crate::relay::ticket::TicketKey;
+use crate::scope::{Scope, scope};
 use crate::transport::identity::{Identity, PublicKey};
 use crate::transport::{
     CloseInfo, CloseReason, LinkEvent, LinkId, LinkKind, SyntheticAddress, Transport, TransportConfig,
