@@ -27,7 +27,7 @@ use crate::scope::{Network, Scope, scope};
 use crate::transport::identity::PublicKey;
 use crate::transport::{CloseInfo, CloseReason, LinkId, SyntheticAddress};
 use crate::wire::control::FromServer;
-use crate::wire::proxy::{LOGIN_EXPORTER_LABEL, ToCoordinator, ToProxy};
+use crate::wire::proxy::{LOGIN_EXPORTER_LABEL, LOGIN_TYPE, ToCoordinator, ToProxy};
 use crate::wire::{DecodeError, PROTOCOL_VERSION, peek_protocol};
 
 /// How long a login may take: several retransmissions of each of its messages.
@@ -330,7 +330,9 @@ impl Server {
             if !login.budget.allow(now) {
                 return self.refuse_proxy(now, link, (Code::RateLimited, "too many control messages"));
             }
+            // Only Login has its protocol there.
             let other_version = matches!(login.stage, Stage::Connected)
+                && message.first() == Some(&LOGIN_TYPE)
                 && peek_protocol(&message).is_some_and(|protocol| protocol != PROTOCOL_VERSION);
             let result = match ToCoordinator::decode(&message) {
                 _ if other_version => Err((

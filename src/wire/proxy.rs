@@ -37,6 +37,8 @@ pub const PROXY_PROOF_LABEL: &[u8] = b"lanline proxy login 1: proxy server";
 /// What the coordinator's proof begins with.
 pub const COORDINATOR_PROOF_LABEL: &[u8] = b"lanline proxy login 1: coordinator";
 
+/// Type number of [`ToCoordinator::Login`].
+pub const LOGIN_TYPE: u8 = 1;
 /// Largest share: those of SPAKE2 over edwards25519 have 33 bytes.
 pub const MAX_SHARE: usize = 64;
 /// Most addresses of a proxy server: one of each IP version counts.
