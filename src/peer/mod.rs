@@ -7,6 +7,7 @@
 //! | `attempts`, `punch` | opening ways: asking the server; what to send where, and what to believe |
 //! | `paths` | which real path carries a synthetic address's packets |
 //! | `dials`, `connections` | wishes to connect; links to players: greeting, limits, ends |
+//! | `early` | round trips that introduced players save: greetings with the handshake, first flights with the request |
 //! | `delivery` | what a game sends and fetches: messages, events, views |
 //! | `incoming` | whose a packet is that came from an address |
 //! | `requests` | exactly one terminal event for each request |
