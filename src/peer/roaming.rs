@@ -449,7 +449,7 @@ impl Node {
     }
 
     /// Asks the server for a sign of life.
-    fn ping_server(&mut self, now: Instant) {
+    pub(super) fn ping_server(&mut self, now: Instant) {
         if self.server_is_up() && self.roaming.server_pinged.is_none() {
             self.roaming.server_pinged = Some(now);
             self.hurry_server(now);

@@ -108,6 +108,8 @@ impl Node {
             entry.failed = true;
             entry.renew_at = entry.renew_at.min(now + RENEW_AFTER_LOSS);
         }
+        // If it is the server's, that may have been restarted, and the session with it is over.
+        self.ping_server(now);
         self.forwarder_is_back(now, number);
     }
 
