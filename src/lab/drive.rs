@@ -140,10 +140,9 @@ impl Lab {
     }
 
     fn deliver(&mut self, host: HostId, packet: Packet) {
-        if self.partitions.iter().any(|(one, other)| {
-            (self.belongs(packet.origin, *one) && self.belongs(host, *other))
-                || (self.belongs(packet.origin, *other) && self.belongs(host, *one))
-        }) {
+        let leads = |from: Party, to: Party| self.belongs(packet.origin, from) && self.belongs(host, to);
+        let cut = |(one, other): &(Party, Party)| leads(*one, *other) || leads(*other, *one);
+        if self.partitions.iter().any(cut) || self.one_way_partitions.iter().any(|(from, to)| leads(*from, *to)) {
             return self.dropped_on_the_way(&packet, DropReason::Partitioned);
         }
         let now = self.now();

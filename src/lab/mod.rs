@@ -102,6 +102,7 @@ pub struct Lab {
     names: BTreeMap<String, Vec<IpAddr>>,
     resolve_time: Duration,
     partitions: Vec<(Party, Party)>,
+    one_way_partitions: Vec<(Party, Party)>,
     trace: Option<Vec<TraceEntry>>,
     /// Whole datagrams, while they are captured.
     captured: Option<Vec<Captured>>,
@@ -128,6 +129,7 @@ impl Lab {
             names: BTreeMap::new(),
             resolve_time: DEFAULT_RESOLVE_TIME,
             partitions: Vec::new(),
+            one_way_partitions: Vec::new(),
             trace: None,
             captured: None,
             sent: None,
@@ -328,9 +330,15 @@ impl Lab {
         self.partitions.push((one, other));
     }
 
+    /// Nothing gets from one to the other any more; the other direction stays as it is.
+    pub fn partition_one_way(&mut self, from: Party, to: Party) {
+        self.one_way_partitions.push((from, to));
+    }
+
     /// Ends every [`partition`](Self::partition).
     pub fn heal(&mut self) {
         self.partitions.clear();
+        self.one_way_partitions.clear();
     }
 
     /// The attachment of a host's interface, in the order in which they were added.

@@ -300,6 +300,7 @@ impl Node {
 
     /// That player's paths may be dead.
     fn doubt(&mut self, now: Instant, peer: Guid) {
+        let relays = self.effective_relay_policy() != RelayPolicy::Never;
         let Some(address) = self.link_address(peer) else { return };
         let relays = self.effective_relay_policy() != RelayPolicy::Never;
         let Some(watched) = self.roaming.watched.get_mut(&peer) else {
@@ -448,7 +449,7 @@ impl Node {
     }
 
     /// Asks the server for a sign of life.
-    fn ping_server(&mut self, now: Instant) {
+    pub(super) fn ping_server(&mut self, now: Instant) {
         if self.server_is_up() && self.roaming.server_pinged.is_none() {
             self.roaming.server_pinged = Some(now);
             self.hurry_server(now);
