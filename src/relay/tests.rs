@@ -342,7 +342,7 @@ fn the_first_frames_wait_for_the_other_side() {
             grant(false).key.data_tag(waiting.frame.first_chunk().unwrap())
         );
     }
-    assert_eq!(world.relay.waiting_bytes, 0);
+    assert_eq!(world.relay.shared.waiting_bytes(), 0);
 }
 
 #[test]
