@@ -74,12 +74,12 @@ pub struct RelayLimits {
 
 impl Default for RelayLimits {
     /// For the server of a small game: a session costs about 700 bytes; a node that talks to a full session of 64 by relay alone has 64 kB/s
-    /// and 120 frames a second for each of them.
+    /// and 256 frames a second for each of them.
     fn default() -> Self {
         Self {
             max_sessions: 16_384,
             bytes_per_owner: 4 << 20,
-            frames_per_owner: 64 * 120,
+            frames_per_owner: 64 * 256,
         }
     }
 }
