@@ -8,7 +8,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use lanline::engine::SocketName;
 use lanline::relay::ticket::{Grant, TicketKey};
+use lanline::relay::{RelayLimits, Way};
+use lanline::shell::forwarder::{Forwarder, ForwarderConfig, Handed};
+use lanline::shell::udp::UdpSocket as MainSocket;
 use lanline::wire::relay::{Bound, DATA_HEADER, DataHeader, GONE_LENGTH, Gone, Refusal};
 use lanline::wire::stun::{Request, Response};
 use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
@@ -100,7 +104,10 @@ impl Side {
 }
 
 fn pair(key: &TicketKey, session: u64, asker: SocketAddr, other: SocketAddr) -> [Side; 2] {
-    [Side::new(key, session, true, asker), Side::new(key, session, false, other)]
+    [
+        Side::new(key, session, true, asker),
+        Side::new(key, session, false, other),
+    ]
 }
 
 /// Sends several datagrams of one length to one destination in one system call (GSO).
@@ -166,7 +173,10 @@ fn on_all_addresses_each_side_is_answered_from_the_one_it_uses() {
     let server = serve_on(&[]);
     let (port, key) = (server.addresses()[0].port(), server.ticket_key());
     let at = |ip: &str| SocketAddr::new(ip.parse().unwrap(), port);
-    for (session, (one, another)) in [("127.0.0.1", "127.0.0.9"), ("127.0.0.7", "::1")].into_iter().enumerate() {
+    for (session, (one, another)) in [("127.0.0.1", "127.0.0.9"), ("127.0.0.7", "::1")]
+        .into_iter()
+        .enumerate()
+    {
         let [mut asker, mut other] = pair(&key, session as u64, at(one), at(another));
         // `Side` checks where answers and frames come from.
         for _ in 0..3 {
@@ -226,8 +236,65 @@ fn what_is_coalesced_and_does_not_belong_together_is_told_apart() {
         for (number, [_, other]) in pairs.iter().enumerate() {
             assert_eq!(other.receive(), payload(number));
         }
-        assert!(matches!(Response::decode(&receive(&common).0), Ok(Response::Success { .. })));
+        assert!(matches!(
+            Response::decode(&receive(&common).0),
+            Ok(Response::Success { .. })
+        ));
     }
+}
+
+/// What the main loop does for tunnels: frames go in, and come out for it to send.
+#[test]
+fn a_side_in_a_tunnel_plays_with_one_on_udp() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let main = MainSocket::bind(SocketName::Udp4, "127.0.0.1:0".parse().unwrap(), 1 << 20).unwrap();
+        let key = TicketKey::new(&[5; 32]);
+        let config = ForwarderConfig {
+            key: key.clone(),
+            limits: RelayLimits::default(),
+            ticket_time: relay_kit::ticket_time(),
+            shards: Some(3),
+        };
+        let forwarder = Forwarder::start(&config, &[&main]).unwrap();
+        let tunnel = Way {
+            socket: SocketName::Tunnel(4),
+            address: "192.0.2.7:443".parse().unwrap(),
+            local_ip: None,
+        };
+        for session in 0..6 {
+            let inside = grant(session, true);
+            assert!(forwarder.hand_in(tunnel, &bind_frame(&key, &inside)));
+            let answer = next_for_tunnel(&forwarder, tunnel).await;
+            let bound = Bound::decode(&answer).unwrap();
+            assert_eq!((bound.refusal, bound.observed), (None, tunnel.address));
+            // What it sends before the other side is there waits.
+            assert!(forwarder.hand_in(tunnel, &data_frame(&inside, 1, b"early")));
+            let mut outside = Side::new(&key, session, false, main.local_address());
+            assert_eq!(outside.receive(), b"early");
+            assert!(forwarder.hand_in(tunnel, &data_frame(&inside, 2, b"there")));
+            assert_eq!(outside.receive(), b"there");
+            outside.send(b"and back");
+            let frame = next_for_tunnel(&forwarder, tunnel).await;
+            assert_eq!(DataHeader::decode(&frame).unwrap().1, b"and back");
+        }
+        assert!(!forwarder.hand_in(tunnel, &[0x40; 1_200]), "QUIC is not the relay's");
+        assert_eq!(forwarder.shards(), 3);
+    });
+}
+
+async fn next_for_tunnel(forwarder: &Forwarder, tunnel: Way) -> Vec<u8> {
+    tokio::time::timeout(PATIENCE, forwarder.ready()).await.unwrap();
+    let mut taken = Vec::new();
+    forwarder.take(|handed, frame| {
+        assert_eq!(handed, Handed::ToTunnel(tunnel));
+        taken.push(frame.to_vec());
+    });
+    assert_eq!(taken.len(), 1);
+    taken.remove(0)
 }
 
 #[test]
@@ -259,7 +326,9 @@ fn a_port_that_a_server_shares_among_its_threads_is_taken_for_everybody_else() {
     let server = serve_on(&["127.0.0.1"]);
     let port = server.addresses()[0].port().to_string();
     for listen in ["127.0.0.1", "0.0.0.0"] {
-        let error = Serving::start(program(), &["--listen", listen, "--port", &port]).err().unwrap();
+        let error = Serving::start(program(), &["--listen", listen, "--port", &port])
+            .err()
+            .unwrap();
         assert!(error.contains(&port) && error.contains("in use"), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
@@ -269,7 +338,16 @@ fn a_port_that_a_server_shares_among_its_threads_is_taken_for_everybody_else() {
 #[test]
 fn a_server_that_relays_ends_as_cleanly_as_one_that_does_not() {
     for relay in ["on", "off"] {
-        let mut server = serve(&["--listen", "127.0.0.1", "--port", "0", "--alt-port", "0", "--relay", relay]);
+        let mut server = serve(&[
+            "--listen",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--alt-port",
+            "0",
+            "--relay",
+            relay,
+        ]);
         let address = server.addresses()[0];
         assert!(stun_answers(address));
         if relay == "on" {

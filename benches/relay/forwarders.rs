@@ -32,8 +32,20 @@ impl Drop for Running {
 
 /// Our program, one thread for forwarding.
 pub fn start_server(threads: &str) -> Result<Serving, String> {
-    let program = std::env::var_os("LANLINE_SERVER").map_or_else(|| PathBuf::from("target/release/lanline"), PathBuf::from);
-    let arguments = ["--listen", "127.0.0.1", "--port", "0", "--alt-port", "0", "--log", "error", "--relay-threads", threads];
+    let program =
+        std::env::var_os("LANLINE_SERVER").map_or_else(|| PathBuf::from("target/release/lanline"), PathBuf::from);
+    let arguments = [
+        "--listen",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--alt-port",
+        "0",
+        "--log",
+        "error",
+        "--relay-threads",
+        threads,
+    ];
     Serving::start(&program, &arguments).map_err(|error| format!("{error} (`make build` builds it)"))
 }
 
@@ -47,14 +59,20 @@ fn v4(address: SocketAddr) -> Result<SocketAddrV4, String> {
 /// Binds sessions at a relay, some at a time, from both ends.
 pub fn bind_sessions(serving: &Serving, ends: &Ends, sessions: u16) -> Result<SocketAddrV4, String> {
     let key = serving.ticket_key();
-    let relay = serving.addresses().first().copied().ok_or("the server listens nowhere")?;
+    let relay = serving
+        .addresses()
+        .first()
+        .copied()
+        .ok_or("the server listens nowhere")?;
     let relay = v4(relay)?;
     for number in 0..sessions {
         for end in 0..2 {
             let frame = bind_frame(&key, &grant(number.into(), end == 0));
             let sent = ends.send_from(end, address(end as u8, number), relay, &frame);
             sent.map_err(|error| format!("cannot send to the relay: {error}"))?;
-            let answer = ends.receive(end).map_err(|error| format!("the relay does not answer: {error}"))?;
+            let answer = ends
+                .receive(end)
+                .map_err(|error| format!("the relay does not answer: {error}"))?;
             match Bound::decode(&answer) {
                 Ok(Bound { refusal: None, .. }) => {}
                 other => return Err(format!("the relay refused: {other:?}")),
@@ -93,8 +111,27 @@ pub fn start_coturn(ends: &Ends) -> Result<(Running, u32, Vec<Flow>), String> {
         .map_err(|error| format!("no free port: {error}"))?
         .port();
     let arguments = [
-        "-n", "--no-auth", "--no-tls", "--no-dtls", "--no-tcp", "--no-tcp-relay", "--no-cli", "--allow-loopback-peers", "--log-file",
-        "/dev/null", "--pidfile", "/dev/null", "--userdb", "/dev/null/none", "-L", "127.0.0.1", "-E", "127.0.0.1", "-m", "1", "-p",
+        "-n",
+        "--no-auth",
+        "--no-tls",
+        "--no-dtls",
+        "--no-tcp",
+        "--no-tcp-relay",
+        "--no-cli",
+        "--allow-loopback-peers",
+        "--log-file",
+        "/dev/null",
+        "--pidfile",
+        "/dev/null",
+        "--userdb",
+        "/dev/null/none",
+        "-L",
+        "127.0.0.1",
+        "-E",
+        "127.0.0.1",
+        "-m",
+        "1",
+        "-p",
     ];
     let child = Command::new("turnserver")
         .args(arguments)
@@ -154,7 +191,6 @@ pub fn start_bare_loop(ends: &Ends) -> Result<(Running, u32, Vec<Flow>), String>
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn();
-    let _ = child.as_ref().map(|_| ());
     let mut child = child.map_err(|error| format!("cannot start the bare loop: {error}"))?;
     let mut line = String::new();
     if let Some(output) = child.stdout.take() {
@@ -162,7 +198,10 @@ pub fn start_bare_loop(ends: &Ends) -> Result<(Running, u32, Vec<Flow>), String>
     }
     let _ = std::fs::remove_file(&program);
     let (id, running) = (child.id(), Running(child));
-    let port: u16 = line.trim().parse().map_err(|_| "the bare loop did not get ready".to_owned())?;
+    let port: u16 = line
+        .trim()
+        .parse()
+        .map_err(|_| "the bare loop did not get ready".to_owned())?;
     let flow = |number: u16| Flow {
         back: false,
         source: address(0, number),
@@ -191,7 +230,9 @@ impl Kernel {
         let Self { load, router } = &kernel;
         run(&["ip", "netns", "add", load])?;
         run(&["ip", "netns", "add", router])?;
-        run(&["ip", "-n", load, "link", "add", "out", "type", "veth", "peer", "name", "in", "netns", router])?;
+        run(&[
+            "ip", "-n", load, "link", "add", "out", "type", "veth", "peer", "name", "in", "netns", router,
+        ])?;
         for (space, device, own) in [(load, "out", "10.98.0.1/30"), (router, "in", "10.98.0.2/30")] {
             run(&["ip", "-n", space, "address", "add", own, "dev", device])?;
             run(&["ip", "-n", space, "link", "set", device, "up"])?;
@@ -199,15 +240,33 @@ impl Kernel {
         }
         run(&["ip", "-n", load, "route", "add", "local", "10.99.0.0/16", "dev", "lo"])?;
         run(&["ip", "-n", router, "route", "add", "10.99.0.0/16", "via", "10.98.0.1"])?;
-        run(&["ip", "netns", "exec", router, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1"])?;
+        run(&[
+            "ip",
+            "netns",
+            "exec",
+            router,
+            "sysctl",
+            "-q",
+            "-w",
+            "net.ipv4.ip_forward=1",
+        ])?;
         let elements: Vec<String> = (0..FLOWS)
             .map(|number| format!("{} : {}", kernel_address(1, number), kernel_address(2, number)))
             .collect();
         let rules = format!(
             "table ip relay {{
-                map ends {{ type ipv4_addr : ipv4_addr; elements = {{ {} }} }}
-                chain in {{ type nat hook prerouting priority dstnat; udp dport {} dnat to ip saddr map @ends }}
-                chain out {{ type nat hook postrouting priority srcnat; masquerade }}
+                map ends {{
+                    type ipv4_addr : ipv4_addr
+                    elements = {{ {} }}
+                }}
+                chain arriving {{
+                    type nat hook prerouting priority dstnat;
+                    udp dport {} dnat to ip saddr map @ends
+                }}
+                chain leaving {{
+                    type nat hook postrouting priority srcnat;
+                    masquerade
+                }}
             }}",
             elements.join(", "),
             KERNEL_PORTS[1]
@@ -271,7 +330,11 @@ fn run(command: &[&str]) -> Result<(), String> {
     let output = Command::new(command[0]).args(&command[1..]).output();
     match output {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(format!("{}: {}", command.join(" "), String::from_utf8_lossy(&output.stderr).trim())),
+        Ok(output) => Err(format!(
+            "{}: {}",
+            command.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        )),
         Err(error) => Err(format!("{}: {error}", command.join(" "))),
     }
 }

@@ -90,7 +90,13 @@ impl Ends {
             // SAFETY: the value lives through the calls, and is as long as is said.
             unsafe {
                 for option in [libc::SO_RCVBUFFORCE, libc::SO_SNDBUFFORCE] {
-                    libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const buffer).cast(), 4);
+                    libc::setsockopt(
+                        socket.as_raw_fd(),
+                        libc::SOL_SOCKET,
+                        option,
+                        (&raw const buffer).cast(),
+                        4,
+                    );
                 }
             }
             socket.set_nonblocking(true)?;
@@ -269,10 +275,22 @@ impl Sink {
         // SAFETY: the headers point to parts and room that live as long as this.
         let count = unsafe {
             let flags = libc::MSG_DONTWAIT;
-            libc::recvmmsg(socket.as_raw_fd(), self.headers.as_mut_ptr(), BATCH as u32, flags, std::ptr::null_mut())
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                BATCH as u32,
+                flags,
+                std::ptr::null_mut(),
+            )
         };
-        let Ok(count) = usize::try_from(count) else { return false };
-        let now = if keep_times { epoch.elapsed().as_nanos() as u64 } else { 0 };
+        let Ok(count) = usize::try_from(count) else {
+            return false;
+        };
+        let now = if keep_times {
+            epoch.elapsed().as_nanos() as u64
+        } else {
+            0
+        };
         for (place, header) in self.headers[..count].iter().enumerate() {
             let bytes = &self.room[place * ROOM..][..(header.msg_len as usize).min(ROOM)];
             let payload = match bytes.len() {

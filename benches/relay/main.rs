@@ -27,7 +27,7 @@ mod turn;
 
 use std::time::Duration;
 
-use forwarders::{FLOWS, Kernel, KERNEL_PORTS};
+use forwarders::{FLOWS, KERNEL_PORTS, Kernel};
 use generator::{BURST, Ends, Flow, Framing, Generator, Load, PAYLOAD, Received};
 use report::{Bound, Report};
 
@@ -77,9 +77,14 @@ impl Clock {
             Self::Softirq => {
                 let text = std::fs::read_to_string("/proc/stat").map_err(|error| error.to_string())?;
                 let line = text.lines().next().unwrap_or_default();
-                let ticks = line.split_whitespace().nth(7).and_then(|ticks| ticks.parse::<f64>().ok());
+                let ticks = line
+                    .split_whitespace()
+                    .nth(7)
+                    .and_then(|ticks| ticks.parse::<f64>().ok());
                 // USER_HZ is 100 on every Linux that this runs on.
-                ticks.map(|ticks| ticks / 100.0).ok_or("no softirq time in /proc/stat".to_owned())
+                ticks
+                    .map(|ticks| ticks / 100.0)
+                    .ok_or("no softirq time in /proc/stat".to_owned())
             }
         }
     }
@@ -99,7 +104,11 @@ fn pin(id: i32, processor: usize) {
 }
 
 fn pin_process(id: u32, processor: usize) {
-    for task in std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten() {
+    for task in std::fs::read_dir(format!("/proc/{id}/task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         if let Some(id) = task.file_name().to_str().and_then(|name| name.parse().ok()) {
             pin(id, processor);
         }
@@ -110,12 +119,16 @@ fn measure(ends: &Ends, flows: &mut [Flow], clock: Clock, burst: usize) -> Resul
     let mut generator = Generator::new(ends, flows);
     let load = |time| Load { burst, rate: 0, time };
     let failed = |error| format!("the load failed: {error}");
+    generator.settle(false, &mut Received::default());
     generator.run(load(WARM_UP)).map_err(failed)?;
     let before = clock.read()?;
     let outcome = generator.run(load(MEASURED)).map_err(failed)?;
     let used = (clock.read()? - before).max(1e-3);
     if outcome.received.odd > 0 {
-        return Err(format!("{} packets came back that were not sent so", outcome.received.odd));
+        return Err(format!(
+            "{} packets came back that were not sent so",
+            outcome.received.odd
+        ));
     }
     let packets = outcome.received.packets as f64;
     Ok(Figure {
@@ -193,7 +206,9 @@ impl Entry {
 /// Microseconds.
 fn quantile(sorted: &[u64], share: f64) -> f64 {
     let place = (sorted.len() as f64 * share) as usize;
-    sorted.get(place.min(sorted.len().saturating_sub(1))).map_or(0.0, |time| *time as f64 / 1e3)
+    sorted
+        .get(place.min(sorted.len().saturating_sub(1)))
+        .map_or(0.0, |time| *time as f64 / 1e3)
 }
 
 /// What runs in the namespace of the load: one measurement over the kernel's router, or (0) its latency.
@@ -202,7 +217,9 @@ fn inside(burst: usize) -> Result<(), String> {
     let ends = Ends::new(KERNEL_PORTS).map_err(|error| format!("no sockets: {error}"))?;
     let mut flows = forwarders::kernel_flows();
     if burst == 0 {
-        let times = Generator::new(&ends, &mut flows[..1]).ping(PINGS).map_err(|error| error.to_string())?;
+        let times = Generator::new(&ends, &mut flows[..1])
+            .ping(PINGS)
+            .map_err(|error| error.to_string())?;
         println!("{} {}", quantile(&times, 0.5), quantile(&times, 0.99));
         return Ok(());
     }
@@ -219,7 +236,9 @@ fn direct_pings(ends: &Ends) -> Result<[f64; 2], String> {
         destination: std::net::SocketAddrV4::new(forwarders::address(1, 0), ends.port(1)),
         framing: Framing::None,
     }];
-    let times = Generator::new(ends, &mut flow).ping(PINGS).map_err(|error| error.to_string())?;
+    let times = Generator::new(ends, &mut flow)
+        .ping(PINGS)
+        .map_err(|error| error.to_string())?;
     Ok([quantile(&times, 0.5), quantile(&times, 0.99)])
 }
 
@@ -228,7 +247,9 @@ fn memory(id: u32) -> Result<f64, String> {
     let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-    kilobytes.map(|number| number * 1024.0 / 1e6).ok_or(format!("no VmRSS in {path}"))
+    kilobytes
+        .map(|number| number * 1024.0 / 1e6)
+        .ok_or(format!("no VmRSS in {path}"))
 }
 
 /// What 10,000 pairs take that all have sent.
@@ -242,7 +263,8 @@ fn measure_memory(report: &mut Report) -> Result<(), String> {
             let frame = relay_kit::data_frame(&relay_kit::grant(number.into(), end == 0), 1, &[0xa5; PAYLOAD]);
             let sent = ends.send_from(end, forwarders::address(end as u8, number), relay, &frame);
             sent.map_err(|error| format!("cannot send to the relay: {error}"))?;
-            ends.receive(1 - end).map_err(|error| format!("the relay did not forward: {error}"))?;
+            ends.receive(1 - end)
+                .map_err(|error| format!("the relay did not forward: {error}"))?;
         }
     }
     let after = memory(serving.child.id())?;
@@ -262,7 +284,9 @@ fn compare(report: &mut Report, ends: &Ends, entries: &mut [Entry]) -> Result<()
             }
         }
     }
-    println!("{FLOWS} flows of {PAYLOAD}-byte packets, saturated, medians of {ROUNDS} rounds: packets for each second of the forwarder's processor time");
+    println!(
+        "{FLOWS} flows of {PAYLOAD}-byte packets, saturated, medians of {ROUNDS} rounds: packets for each second of the forwarder's processor time"
+    );
     for (load, name) in ["interleaved", "bursts of 8"].into_iter().enumerate() {
         let rate = |name: &str| {
             let entry = entries.iter().find(|entry| entry.name == name);
@@ -273,13 +297,26 @@ fn compare(report: &mut Report, ends: &Ends, entries: &mut [Entry]) -> Result<()
             report.figure(&format!("{name}: {}", entry.name), value, "k/CPU s", Bound::None);
             let through = entry.median(load, |figure| figure.per_second) / 1e3;
             let busy = 100.0 * entry.median(load, |figure| figure.busy);
-            report.figure(&format!("    went through ({busy:.0} % of a processor)"), through, "k/s", Bound::None);
+            report.figure(
+                &format!("    went through ({busy:.0} % of a processor)"),
+                through,
+                "k/s",
+                Bound::None,
+            );
         }
         let ours = rate(RELAY).unwrap_or(0.0);
-        let bounds = [("coturn", [1.3, 2.0][load]), ("bare loop", [0.8, 0.0][load]), ("kernel", 0.0)];
+        let bounds = [
+            ("coturn", [1.3, 2.0][load]),
+            ("bare loop", [0.8, 0.0][load]),
+            ("kernel", 0.0),
+        ];
         for (peer, bound) in bounds {
             let Some(theirs) = rate(peer) else { continue };
-            let bound = if bound > 0.0 { Bound::AtLeast(bound) } else { Bound::None };
+            let bound = if bound > 0.0 {
+                Bound::AtLeast(bound)
+            } else {
+                Bound::None
+            };
             report.figure(&format!("{name}: our relay / {peer}"), ours / theirs, "x", bound);
         }
     }
@@ -291,21 +328,35 @@ fn half_load(report: &mut Report, ends: &Ends, entries: &mut [Entry]) -> Result<
         let rate = (entries[0].median(load, |figure| figure.per_second) / 2.0) as u64;
         println!("{name}: at {} k/s, half of what went through our relay", rate / 1_000);
         for entry in entries.iter_mut() {
-            let Means::Process { flows, .. } = &mut entry.means else { continue };
+            let Means::Process { flows, .. } = &mut entry.means else {
+                continue;
+            };
             let mut generator = Generator::new(ends, flows);
             let load = Load {
                 burst,
                 rate,
                 time: HALF_LOAD,
             };
-            let mut outcome = generator.run(load).map_err(|error| format!("the load failed: {error}"))?;
+            generator.settle(false, &mut Received::default());
+            let mut outcome = generator
+                .run(load)
+                .map_err(|error| format!("the load failed: {error}"))?;
             let lost = 100.0 * (1.0 - outcome.received.packets as f64 / outcome.sent as f64);
-            let bound = if entry.name == RELAY { Bound::AtMost(0.1) } else { Bound::None };
+            let bound = if entry.name == RELAY {
+                Bound::AtMost(0.1)
+            } else {
+                Bound::None
+            };
             report.figure(&format!("    {}: lost", entry.name), lost, "%", bound);
             outcome.received.times.sort_unstable();
             for (share, quantile_name) in [(0.5, "p50"), (0.99, "p99")] {
                 let value = quantile(&outcome.received.times, share);
-                report.figure(&format!("    {}: from end to end, {quantile_name}", entry.name), value, "us", Bound::None);
+                report.figure(
+                    &format!("    {}: from end to end, {quantile_name}", entry.name),
+                    value,
+                    "us",
+                    Bound::None,
+                );
             }
         }
     }
@@ -314,11 +365,19 @@ fn half_load(report: &mut Report, ends: &Ends, entries: &mut [Entry]) -> Result<
 
 fn latency(report: &mut Report, ends: &Ends, entries: &mut [Entry]) -> Result<(), String> {
     let direct = direct_pings(ends)?;
-    println!("one packet at a time, from end to end: above {:.1} us (p50) and {:.1} us (p99) without a forwarder", direct[0], direct[1]);
+    println!(
+        "one packet at a time, from end to end: above {:.1} us (p50) and {:.1} us (p99) without a forwarder",
+        direct[0], direct[1]
+    );
     for entry in entries.iter_mut() {
         let times = entry.pings(ends)?;
         for ((time, direct), name) in times.iter().zip(direct).zip(["p50", "p99"]) {
-            report.figure(&format!("    {} adds, {name}", entry.name), time - direct, "us", Bound::None);
+            report.figure(
+                &format!("    {} adds, {name}", entry.name),
+                time - direct,
+                "us",
+                Bound::None,
+            );
         }
     }
     Ok(())
@@ -371,8 +430,6 @@ fn run() -> Result<(), String> {
     compare(&mut report, &ends, &mut entries)?;
     half_load(&mut report, &ends, &mut entries)?;
     latency(&mut report, &ends, &mut entries)?;
-    let mut rest = Received::default();
-    Generator::new(&ends, &mut []).settle(false, &mut rest);
     drop((entries, running, serving));
     measure_memory(&mut report)
 }

@@ -416,8 +416,7 @@ impl Relay {
                 self.next_number - 1
             });
             self.counters.begun += 1;
-            self.sessions
-                .insert(grant.session, Box::new(Session::new(now, number)));
+            self.sessions.insert(grant.session, Box::new(Session::new(now, number)));
             self.deadlines.insert((now.after(MIN_LOOK), grant.session));
         }
         let owner = self.shared.owner(now, grant.owner);

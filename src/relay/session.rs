@@ -107,7 +107,9 @@ impl Side {
         if self.current.number == number {
             return Some(&mut self.current);
         }
-        self.previous.as_deref_mut().filter(|previous| previous.number == number)
+        self.previous
+            .as_deref_mut()
+            .filter(|previous| previous.number == number)
     }
 }
 

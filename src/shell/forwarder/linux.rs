@@ -208,14 +208,31 @@ fn open_member(bound: SocketAddr) -> io::Result<UdpSocket> {
         socket.set_only_v6(true)?;
     }
     // More than what the system grants to everybody, if this process may. Less than what was asked for is no reason not to run.
-    if set(descriptor, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, SERVER_BUFFER as libc::c_int).is_err() {
+    if set(
+        descriptor,
+        libc::SOL_SOCKET,
+        libc::SO_RCVBUFFORCE,
+        SERVER_BUFFER as libc::c_int,
+    )
+    .is_err()
+    {
         let _ = socket.set_recv_buffer_size(SERVER_BUFFER);
     }
     let _ = socket.set_send_buffer_size(SEND_BUFFER);
     let (level, tell_address, discover, probe) = if bound.is_ipv4() {
-        (libc::IPPROTO_IP, libc::IP_PKTINFO, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
+        (
+            libc::IPPROTO_IP,
+            libc::IP_PKTINFO,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_PROBE,
+        )
     } else {
-        (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)
+        (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_RECVPKTINFO,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_PROBE,
+        )
     };
     if bound.ip().is_unspecified() {
         set(descriptor, level, tell_address, 1)?;
@@ -234,5 +251,9 @@ fn set(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: l
     let length = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the value lives through the call, and is as long as is said.
     let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

@@ -341,7 +341,13 @@ fn control(sending: &Sending) -> (Control, usize) {
     let mut control = Control([0; CONTROL]);
     let mut length = 0;
     if sending.segment > 0 {
-        append(&mut control, &mut length, libc::SOL_UDP, libc::UDP_SEGMENT, sending.segment);
+        append(
+            &mut control,
+            &mut length,
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            sending.segment,
+        );
     }
     match sending.local_ip {
         Some(IpAddr::V4(ip)) => {

@@ -53,11 +53,8 @@ mod portable;
 #[cfg(not(target_os = "linux"))]
 pub use portable::Forwarder;
 
-#[cfg(all(test, target_os = "linux"))]
-mod tests;
-
-use crate::relay::{RelayCounters, RelayLimits, Way};
 use crate::relay::ticket::TicketKey;
+use crate::relay::{RelayCounters, RelayLimits, Way};
 
 /// Most threads, if none are asked for: a shard passes on some 400,000 frames a second and more, so that eight fill a 10 Gbit/s link with the
 /// smallest; and each has 16 MiB of address space and, under load, 1 MiB of memory for what arrives.

@@ -175,3 +175,89 @@ fn for_each_frame(run: &Run, runs: &Runs, mut act: impl FnMut(std::ops::Range<us
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn to(address: SocketAddr) -> Way {
+        Way {
+            socket: SocketName::Udp4,
+            address,
+            local_ip: None,
+        }
+    }
+
+    fn sockets() -> (Outlet, UdpSocket, Way) {
+        let [own, receiver] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+        let way = to(receiver.local_addr().unwrap());
+        (Outlet::new(SocketName::Udp4, own), receiver, way)
+    }
+
+    fn receive(receiver: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
+        // Only so that a failure is one, instead of a test that hangs.
+        receiver
+            .set_read_timeout(Some(std::time::Duration::from_secs(30)))
+            .unwrap();
+        let mut buffer = [0; 2_000];
+        (0..count)
+            .map(|_| {
+                let length = receiver.recv(&mut buffer).unwrap();
+                buffer[..length].to_vec()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_comes_while_the_socket_is_full_waits_behind_what_waits() {
+        let (mut outlet, receiver, way) = sockets();
+        outlet.backlog.push(way, b"first");
+        let (mut runs, mut outgoing, bytes) = (Runs::new(), Outgoing::default(), b"secondthird!");
+        runs.push(0, &way, Some(0), 0, 6);
+        runs.push(0, &way, Some(0), 6, 6);
+        outlet.send_runs(0, &runs, bytes, &mut outgoing);
+        outlet.send_one(&way, b"fourth");
+        assert!(outlet.is_blocked());
+        outlet.send_backlog();
+        assert!(!outlet.is_blocked());
+        assert_eq!(receive(&receiver, 4), [&b"first"[..], b"second", b"third!", b"fourth"]);
+        assert_eq!(outlet.counters.blocked_drops, 0);
+    }
+
+    #[test]
+    fn what_the_system_refuses_costs_nothing_else() {
+        let (mut outlet, receiver, way) = sockets();
+        let (mut runs, mut outgoing, bytes) = (Runs::new(), Outgoing::default(), [7; 40]);
+        // IPv6 through an IPv4 socket, as a run and alone, between what is right.
+        let wrong = to("[::1]:9".parse().unwrap());
+        for (lane, (way, length)) in [(way, 1), (wrong, 2), (wrong, 2), (way, 3)].into_iter().enumerate() {
+            runs.push(0, &way, Some(lane.min(1) as u32), lane * 5, length);
+        }
+        runs.push(0, &wrong, None, 30, 4);
+        runs.push(0, &way, None, 34, 5);
+        outlet.send_runs(0, &runs, &bytes, &mut outgoing);
+        let lengths: Vec<usize> = receive(&receiver, 3).iter().map(Vec::len).collect();
+        assert_eq!(lengths, [1, 3, 5]);
+        assert_eq!(outlet.counters.send_errors, 3);
+    }
+
+    #[test]
+    fn a_run_that_the_route_cannot_carry_as_one_goes_in_single_frames() {
+        let (mut outlet, receiver, way) = sockets();
+        let (mut runs, mut outgoing) = (Runs::new(), Outgoing::default());
+        let bytes: Vec<u8> = (0..3_000_u32).map(|place| (place / 1_000) as u8).collect();
+        for place in 0..3 {
+            runs.push(0, &way, Some(0), place * 1_000, 1_000);
+        }
+        let run = runs.all()[0];
+        outlet.send_singly(&run, &runs, &bytes, &io::Error::from_raw_os_error(libc::EIO));
+        assert!(!outlet.takes_runs(), "the next ones are not even tried");
+        outlet.send_runs(0, &runs, &bytes, &mut outgoing);
+        let frames = receive(&receiver, 6);
+        for (place, frame) in frames.iter().enumerate() {
+            assert_eq!(*frame, vec![(place % 3) as u8; 1_000]);
+        }
+    }
+}

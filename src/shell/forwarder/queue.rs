@@ -64,13 +64,14 @@ impl Frames {
             .find(|(_, start, _)| *start >= MAX_BYTES / 2)
             .map_or(self.bytes.len(), |(_, start, _)| *start);
         let before = self.entries.len();
-        self.entries.retain_mut(|(_, start, _)| match start.checked_sub(kept_from) {
-            Some(moved) => {
-                *start = moved;
-                true
-            }
-            None => false,
-        });
+        self.entries
+            .retain_mut(|(_, start, _)| match start.checked_sub(kept_from) {
+                Some(moved) => {
+                    *start = moved;
+                    true
+                }
+                None => false,
+            });
         self.bytes.drain(..kept_from);
         (before - self.entries.len()) as u64
     }
@@ -140,10 +141,7 @@ mod tests {
         let (queue, mut frames) = (Queue::default(), Frames::default());
         assert!(queue.push(way(1), b"one") && !queue.push(way(2), b"three"));
         queue.take(&mut frames);
-        assert_eq!(
-            contents(&mut frames),
-            [(1, b"one".to_vec()), (2, b"three".to_vec())]
-        );
+        assert_eq!(contents(&mut frames), [(1, b"one".to_vec()), (2, b"three".to_vec())]);
         frames.remove_first(1);
         assert_eq!(contents(&mut frames), [(2, b"three".to_vec())]);
         frames.clear();

@@ -217,7 +217,14 @@ mod tests {
             runs.push(0, &to(1), Some(7), start, length);
         }
         // The longer one at the end does not fit behind a shorter one either.
-        assert_eq!(told(&runs), [(1, 100, vec![0..240]), (1, 40, vec![240..280]), (1, 100, vec![280..380])]);
+        assert_eq!(
+            told(&runs),
+            [
+                (1, 100, vec![0..240]),
+                (1, 40, vec![240..280]),
+                (1, 100, vec![280..380])
+            ]
+        );
     }
 
     #[test]

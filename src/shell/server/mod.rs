@@ -232,7 +232,8 @@ impl Shell {
             let roles = &self.roles;
             self.datagrams.retain(|datagram| {
                 // As the forwarder's own sockets tell it: where there is only one address, nobody asks.
-                let on_all = |role: &Role| role.socket.name == datagram.socket && role.socket.bound.ip().is_unspecified();
+                let on_all =
+                    |role: &Role| role.socket.name == datagram.socket && role.socket.bound.ip().is_unspecified();
                 let way = Way {
                     socket: datagram.socket,
                     address: datagram.source,
@@ -339,7 +340,9 @@ fn wall_clock() -> u64 {
 /// Starts the threads that pass relay frames on. A system that cannot is no reason not to run.
 fn start_forwarder(identity: &Identity, options: &Options, sockets: &[UdpSocket], roles: &[Role]) -> Option<Forwarder> {
     // Tickets are for hours: a clock that jumps meanwhile makes some of them invalid, and new ones are asked for.
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let config = ForwarderConfig {
         key: TicketKey::derive(identity.seed(), &identity.public()),
         limits: RelayLimits::default(),
