@@ -372,8 +372,8 @@ impl<'a> Generator<'a> {
             self.batches[end].set(place, flow.source, flow.destination, bytes.as_ptr(), total, segment);
             counts[end] += 1;
         }
-        for end in 0..2 {
-            self.batches[end].send(&self.ends.sockets[end], counts[end])?;
+        for ((batch, socket), count) in self.batches.iter_mut().zip(&self.ends.sockets).zip(counts) {
+            batch.send(socket, count)?;
         }
         Ok((self.flows.len() * burst) as u64)
     }

@@ -92,11 +92,12 @@ impl Clock {
 
 /// The generator has the first processor, forwarders the second, if there are two.
 fn pin(id: i32, processor: usize) {
-    if std::thread::available_parallelism().map_or(1, usize::from) < 2 && processor > 0 {
-        return;
-    }
     // SAFETY: a set of processors is an array of bits, and lives through the call.
     unsafe {
+        // Not those that this process may use: that is the first one, after the first call.
+        if libc::sysconf(libc::_SC_NPROCESSORS_ONLN) < 2 {
+            return;
+        }
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(processor, &mut set);
         libc::sched_setaffinity(id, size_of::<libc::cpu_set_t>(), &set);
