@@ -184,10 +184,14 @@ mod tests {
         }
     }
 
+    fn places(runs: &Runs, run: &Run) -> Vec<(usize, usize)> {
+        runs.pieces(run).map(|piece| (piece.start, piece.end)).collect()
+    }
+
     /// Each run: destination, segment, where its pieces stand.
-    fn told(runs: &Runs) -> Vec<(u16, u32, Vec<std::ops::Range<usize>>)> {
+    fn told(runs: &Runs) -> Vec<(u16, u32, Vec<(usize, usize)>)> {
         let all = runs.all().iter();
-        all.map(|run| (run.destination.port(), run.segment, runs.pieces(run).collect()))
+        all.map(|run| (run.destination.port(), run.segment, places(runs, run)))
             .collect()
     }
 
@@ -201,8 +205,8 @@ mod tests {
         assert_eq!(
             told(&runs),
             [
-                (1, 100, vec![0..100, 300..400, 600..700]),
-                (2, 100, vec![100..200, 400..500, 700..800])
+                (1, 100, vec![(0, 100), (300, 400), (600, 700)]),
+                (2, 100, vec![(100, 200), (400, 500), (700, 800)])
             ]
         );
         runs.clear();
@@ -220,9 +224,9 @@ mod tests {
         assert_eq!(
             told(&runs),
             [
-                (1, 100, vec![0..240]),
-                (1, 40, vec![240..280]),
-                (1, 100, vec![280..380])
+                (1, 100, vec![(0, 240)]),
+                (1, 40, vec![(240, 280)]),
+                (1, 100, vec![(280, 380)])
             ]
         );
     }
