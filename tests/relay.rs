@@ -6,11 +6,12 @@ mod relay_kit;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lanline::engine::SocketName;
 use lanline::relay::ticket::{Grant, TicketKey};
 use lanline::relay::{RelayLimits, Way};
+use lanline::server::OutsideRelay;
 use lanline::shell::forwarder::{Forwarder, ForwarderConfig, Handed};
 use lanline::shell::udp::UdpSocket as MainSocket;
 use lanline::wire::relay::{Bound, DATA_HEADER, DataHeader, GONE_LENGTH, Gone, Refusal};
@@ -254,12 +255,13 @@ fn a_side_in_a_tunnel_plays_with_one_on_udp() {
         let main = MainSocket::bind(SocketName::Udp4, "127.0.0.1:0".parse().unwrap(), 1 << 20).unwrap();
         let key = TicketKey::new(&[5; 32]);
         let config = ForwarderConfig {
-            key: key.clone(),
             limits: RelayLimits::default(),
-            ticket_time: relay_kit::ticket_time(),
             shards: Some(3),
         };
         let forwarder = Forwarder::start(&config, &[&main]).unwrap();
+        forwarder
+            .relay()
+            .set_ticket_key(Instant::now(), key.clone(), relay_kit::ticket_time());
         let tunnel = Way {
             socket: SocketName::Tunnel(4),
             address: "192.0.2.7:443".parse().unwrap(),
@@ -282,7 +284,11 @@ fn a_side_in_a_tunnel_plays_with_one_on_udp() {
             assert_eq!(DataHeader::decode(&frame).unwrap().1, b"and back");
         }
         assert!(!forwarder.hand_in(tunnel, &[0x40; 1_200]), "QUIC is not the relay's");
-        assert_eq!(forwarder.shards(), 3);
+        assert_eq!((forwarder.shards(), forwarder.relay().counters().sessions), (3, 6));
+        assert_eq!(
+            forwarder.relay().max_sessions(),
+            RelayLimits::default().max_sessions as u64
+        );
     });
 }
 

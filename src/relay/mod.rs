@@ -201,7 +201,6 @@ pub struct Waiting {
 
 /// A forwarder, or one shard of it.
 pub struct Relay {
-    key: TicketKey,
     shared: Arc<RelayShared>,
     /// In boxes: growing moves pointers, not sessions.
     sessions: FxHashMap<u64, Box<Session>>,
@@ -218,13 +217,14 @@ pub struct Relay {
 impl Relay {
     /// A relay without sessions. `ticket_time`: the moment `now` on the clock that the tickets' expiry is told in, in milliseconds.
     pub fn new(now: Instant, key: TicketKey, limits: RelayLimits, ticket_time: u64) -> Self {
-        Self::shard(key, Arc::new(RelayShared::new(now, limits, ticket_time)))
+        let shared = Arc::new(RelayShared::new(now, limits));
+        shared.set_ticket_key(now, key, ticket_time);
+        Self::shard(shared)
     }
 
     /// One shard of a relay. All frames of a session must come to the same one.
-    pub fn shard(key: TicketKey, shared: Arc<RelayShared>) -> Self {
+    pub fn shard(shared: Arc<RelayShared>) -> Self {
         Self {
-            key,
             shared,
             sessions: FxHashMap::default(),
             free_numbers: Vec::new(),
@@ -366,19 +366,22 @@ impl Relay {
         let Ok(bind) = Bind::decode(datagram) else {
             return self.dropped(Dropped::Malformed);
         };
-        let grant = self.key.open(bind.ticket).filter(|grant| {
+        let opened = self.shared.open(now, bind.ticket).filter(|(grant, _)| {
             grant.session == bind.session
                 && grant.key_number == bind.key_number
                 && grant
                     .key
                     .verify_bind(&datagram[..bind.authenticated_length()], &bind.tag)
         });
-        let Some(grant) = grant else {
+        let Some((grant, expires)) = opened else {
             // Nobody who has a genuine ticket sends this: no answer.
             self.counters.refused += 1;
             return self.dropped(Dropped::Forged);
         };
-        let refusal = self.admit(now, source, &grant);
+        let refusal = match expires {
+            Some(expires) => self.admit(now, source, &grant, expires),
+            None => Some(Refusal::Expired),
+        };
         if refusal.is_some() {
             self.counters.refused += 1;
         }
@@ -401,12 +404,7 @@ impl Relay {
     }
 
     /// Takes a side in; `Some`: why not.
-    fn admit(&mut self, now: Moment, source: &Way, grant: &Grant) -> Option<Refusal> {
-        let time = self.shared.ticket_time(now);
-        if grant.expires <= time {
-            return Some(Refusal::Expired);
-        }
-        let expires = now.after(Duration::from_millis(grant.expires - time));
+    fn admit(&mut self, now: Moment, source: &Way, grant: &Grant, expires: Moment) -> Option<Refusal> {
         if !self.sessions.contains_key(&grant.session) {
             if !self.shared.begin_session() {
                 return Some(Refusal::Full);

@@ -1,14 +1,15 @@
-//! What all shards of a relay share: limits, the count of sessions, and each node's budget over all its sessions.
+//! What all shards of a relay share: the ticket key, limits, the count of sessions, and each node's budget over all its sessions.
 //!
 //! A shard looks here when a session begins or ends. A frame costs no look-up: the session's side holds its owner's [`OwnerBudget`], whose
 //! buckets are atomic numbers.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use super::budget::{BURST_SECONDS, Moment, SharedBucket};
+use super::ticket::{Grant, TicketKey};
 use super::{GONE_PER_SECOND, MAX_WAITING_BYTES, RelayLimits};
 use crate::transport::identity::Guid;
 
@@ -42,13 +43,20 @@ impl OwnerBudget {
     }
 }
 
+/// What opens tickets; nothing does at first.
+#[derive(Debug, Default)]
+struct Tickets {
+    key: Option<TicketKey>,
+    /// The clock that their expiry is told in: so many milliseconds of it at that moment.
+    clock: (Moment, u64),
+}
+
 /// Common to all shards of one relay. Cheap to share between threads: what it holds is touched when sessions begin and end.
 #[derive(Debug)]
 pub struct RelayShared {
     /// When time began.
     pub(super) epoch: Instant,
-    /// The ticket clock at that moment, in milliseconds.
-    ticket_time: u64,
+    tickets: RwLock<Tickets>,
     limits: RelayLimits,
     sessions: AtomicUsize,
     waiting_bytes: AtomicUsize,
@@ -58,17 +66,41 @@ pub struct RelayShared {
 }
 
 impl RelayShared {
-    /// For a relay without sessions. `ticket_time`: the moment `now` on the clock that the tickets' expiry is told in, in milliseconds.
-    pub fn new(now: Instant, limits: RelayLimits, ticket_time: u64) -> Self {
+    /// For a relay without sessions, which opens no ticket before it [has a key](Self::set_ticket_key).
+    pub fn new(now: Instant, limits: RelayLimits) -> Self {
         Self {
             epoch: now,
-            ticket_time,
+            tickets: RwLock::default(),
             limits,
             sessions: AtomicUsize::new(0),
             waiting_bytes: AtomicUsize::new(0),
             gone: SharedBucket::full(GONE_PER_SECOND, 1),
             owners: Mutex::default(),
         }
+    }
+
+    /// Another ticket key, and the clock that the tickets' expiry is told in: `ticket_time` milliseconds at `now`. Sessions that stand go on.
+    pub fn set_ticket_key(&self, now: Instant, key: TicketKey, ticket_time: u64) {
+        *self.tickets.write().unwrap_or_else(PoisonError::into_inner) = Tickets {
+            key: Some(key),
+            clock: (self.moment(now), ticket_time),
+        };
+    }
+
+    /// Reads a ticket, and tells when it expires; no moment: it has. `None` if it is not one of ours.
+    pub(super) fn open(&self, now: Moment, ticket: &[u8]) -> Option<(Grant, Option<Moment>)> {
+        let tickets = self.tickets.read().unwrap_or_else(PoisonError::into_inner);
+        let grant = tickets.key.as_ref()?.open(ticket)?;
+        let (since, at_that_time) = tickets.clock;
+        let time = at_that_time + now.0.saturating_sub(since.0) / 1_000;
+        let rest = grant.expires.checked_sub(time).filter(|rest| *rest > 0);
+        let expires = rest.map(|rest| now.after(Duration::from_millis(rest)));
+        Some((grant, expires))
+    }
+
+    /// Most sessions, over all shards.
+    pub fn max_sessions(&self) -> usize {
+        self.limits.max_sessions
     }
 
     /// Sessions that stand, over all shards.
@@ -83,10 +115,6 @@ impl RelayShared {
 
     pub(super) fn moment(&self, now: Instant) -> Moment {
         Moment::of(self.epoch, now)
-    }
-
-    pub(super) fn ticket_time(&self, now: Moment) -> u64 {
-        self.ticket_time + now.0 / 1_000
     }
 
     /// Takes a place for a session; false: there is none.

@@ -42,6 +42,7 @@ fn grant(from_asker: bool) -> Grant {
 struct World {
     now: Instant,
     relay: Relay,
+    sealer: TicketKey,
     nonce: u8,
 }
 
@@ -54,10 +55,12 @@ impl World {
     /// Several that are shards of one relay.
     fn shards<const COUNT: usize>(limits: RelayLimits) -> [Self; COUNT] {
         let now = Instant::now();
-        let shared = Arc::new(RelayShared::new(now, limits, CLOCK));
+        let shared = Arc::new(RelayShared::new(now, limits));
+        shared.set_ticket_key(now, sealer(), CLOCK);
         [(); COUNT].map(|()| Self {
             now,
-            relay: Relay::shard(sealer(), shared.clone()),
+            relay: Relay::shard(shared.clone()),
+            sealer: sealer(),
             nonce: 0,
         })
     }
@@ -76,7 +79,7 @@ impl World {
 
     fn bind_frame(&mut self, grant: &Grant) -> Vec<u8> {
         self.nonce += 1;
-        let ticket = sealer().seal([self.nonce; 12], grant);
+        let ticket = self.sealer.seal([self.nonce; 12], grant);
         let mut bind = Bind {
             key_number: grant.key_number,
             session: grant.session,
@@ -503,12 +506,22 @@ fn a_side_is_answered_from_the_address_that_it_knows() {
 }
 
 #[test]
-fn a_ticket_key_is_the_same_after_a_restart_and_another_for_another_relay() {
-    let relay = |byte| crate::transport::identity::PublicKey([byte; 32]);
-    let sealed = TicketKey::derive(&[1; 32], &relay(1)).seal([1; 12], &grant(true));
-    assert_eq!(TicketKey::derive(&[1; 32], &relay(1)).open(&sealed), Some(grant(true)));
-    assert_eq!(TicketKey::derive(&[1; 32], &relay(2)).open(&sealed), None);
-    assert_eq!(TicketKey::derive(&[2; 32], &relay(1)).open(&sealed), None);
+fn another_ticket_key_is_for_new_tickets_and_sessions_go_on() {
+    let mut world = World::bound();
+    let other_key = TicketKey::new(&[10; 32]);
+    // Its clock stands elsewhere: by the old one all its tickets would have expired.
+    world.relay.shared.set_ticket_key(world.now, other_key.clone(), 5);
+    assert!(world.passes(&grant(true), 1, 1), "a session that stands");
+    let mut old = world.bind_frame(&grant(true));
+    let verdict = world.relay.handle(world.now, Udp4, way(1), &mut old);
+    assert_eq!(verdict, Verdict::Dropped(Dropped::Forged));
+    let fresh = Grant {
+        session: 78,
+        expires: 1_000,
+        ..grant(true)
+    };
+    world.sealer = other_key;
+    assert_eq!(world.bind(&fresh, 1), None);
 }
 
 #[test]

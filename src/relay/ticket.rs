@@ -22,10 +22,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::{hkdf, hmac};
+use ring::hmac;
 use siphasher::sip::SipHasher24;
 
-use crate::transport::identity::{Guid, PublicKey};
+use crate::transport::identity::Guid;
 use crate::wire::introduction::MAX_TICKET;
 use crate::wire::relay::DATA_AUTHENTICATED;
 use crate::wire::{DecodeError, Reader, Writer};
@@ -168,18 +168,6 @@ impl TicketKey {
     pub fn new(key: &[u8; 32]) -> Self {
         let key = UnboundKey::new(&AES_256_GCM, key).expect("the key has the algorithm's length");
         Self(Arc::new(LessSafeKey::new(key)))
-    }
-
-    /// The key for the tickets of `relay`, from the secret of the coordinator's identity: the same after a restart of either, so that a
-    /// ticket outlives both. HKDF-SHA256 (RFC 5869); nothing about the identity follows from it.
-    pub fn derive(identity_seed: &[u8; 32], relay: &PublicKey) -> Self {
-        let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, b"lanline relay tickets 1").extract(identity_seed);
-        let mut key = [0; 32];
-        secret
-            .expand(&[&relay.0], hkdf::HKDF_SHA256)
-            .and_then(|material| material.fill(&mut key))
-            .expect("one block of the hash is within HKDF's limit");
-        Self::new(&key)
     }
 
     /// Seals a grant. `nonce` is random and never used twice.

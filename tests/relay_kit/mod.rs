@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lanline::relay::ticket::{Grant, SideKey, TicketKey};
+use lanline::server::ticket_key;
 use lanline::transport::identity::{Guid, Identity};
 use lanline::wire::relay::{Bind, DATA_AUTHENTICATED, DATA_HEADER, DataHeader};
 
@@ -69,7 +70,8 @@ impl Serving {
     pub fn ticket_key(&self) -> TicketKey {
         let seed = fs::read(self.data.join("server.key")).expect("a server that is ready has a key");
         let seed: [u8; 32] = seed.try_into().expect("an identity is a seed of 32 bytes");
-        TicketKey::derive(&seed, &Identity::from_seed(seed).public())
+        let identity = Identity::from_seed(seed);
+        TicketKey::new(&ticket_key(&identity, &identity.public()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The forwarder on Linux, as the main loop sees it.
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -18,7 +19,9 @@ use super::shard::{Common, Mailbox, Shard};
 use super::steering::{attach, shard_of};
 use super::{ForwarderConfig, ForwarderCounters, Handed, MAX_SHARDS};
 use crate::engine::SocketName;
-use crate::relay::{Relay, RelayShared, Way};
+use crate::relay::ticket::TicketKey;
+use crate::relay::{Relay, RelayCounters, RelayShared, Way};
+use crate::server::OutsideRelay;
 use crate::shell::udp::{SERVER_BUFFER, UdpSocket as MainSocket};
 
 /// Kernel buffer for sending, in the kernel's count: 1,400 small frames, 1.6 ms of a gigabit link. Longer queues help nobody: what
@@ -49,15 +52,55 @@ impl MainQueues {
     }
 }
 
+/// The relay that the threads are together, as the server's engine knows it.
+#[derive(Clone)]
+pub struct ForwarderRelay {
+    common: Arc<Common>,
+    shared: Arc<RelayShared>,
+}
+
+impl fmt::Debug for ForwarderRelay {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ForwarderRelay({} threads)", self.common.shards.len())
+    }
+}
+
+impl OutsideRelay for ForwarderRelay {
+    fn counters(&self) -> RelayCounters {
+        let mut sum = RelayCounters {
+            // Those of the shards are a batch old; how many places are taken is known at once.
+            sessions: self.shared.sessions() as u64,
+            ..RelayCounters::default()
+        };
+        for shard in &self.common.shards {
+            sum += RelayCounters {
+                sessions: 0,
+                ..shard.counters().relay
+            };
+        }
+        sum
+    }
+
+    fn max_sessions(&self) -> u64 {
+        self.shared.max_sessions() as u64
+    }
+
+    fn set_ticket_key(&self, now: Instant, key: TicketKey, ticket_time: u64) {
+        self.shared.set_ticket_key(now, key, ticket_time);
+    }
+}
+
 /// The threads that forward. Dropping it ends them.
 pub struct Forwarder {
     common: Arc<Common>,
+    shared: Arc<RelayShared>,
     threads: Vec<JoinHandle<()>>,
     taken: Mutex<Frames>,
 }
 
 impl Forwarder {
-    /// Starts on the main loop's sockets. Returns when everything that arrives from now on comes where it belongs.
+    /// Starts on the main loop's sockets. Returns when everything that arrives from now on comes where it belongs. No ticket is opened before
+    /// [`relay`](Self::relay) is given a key.
     ///
     /// # Errors
     /// What the system says: no descriptors, no threads, a kernel that cannot steer. Then the sockets are as before but for their port being open to
@@ -72,9 +115,10 @@ impl Forwarder {
             shards: (0..shards).map(|_| Mailbox::new()).collect::<io::Result<_>>()?,
             main: MainQueues::default(),
         });
-        let shared = Arc::new(RelayShared::new(Instant::now(), config.limits, config.ticket_time));
+        let shared = Arc::new(RelayShared::new(Instant::now(), config.limits));
         let mut forwarder = Self {
             common: common.clone(),
+            shared: shared.clone(),
             threads: Vec::new(),
             taken: Mutex::default(),
         };
@@ -86,7 +130,7 @@ impl Forwarder {
                 .zip(&mut members)
                 .filter_map(|(socket, group)| Some((socket.name(), group.next()?)))
                 .collect();
-            let (common, shared, key) = (common.clone(), shared.clone(), config.key.clone());
+            let (common, shared) = (common.clone(), shared.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("relay-{number}"))
                 .spawn(move || {
@@ -95,7 +139,7 @@ impl Forwarder {
                         let outlets = copies
                             .map(|copy: io::Result<_>| copy.map(|(name, socket)| Outlet::new(name, socket)))
                             .collect::<io::Result<_>>()?;
-                        let relay = Relay::shard(key.clone(), shared.clone());
+                        let relay = Relay::shard(shared.clone());
                         Shard::new(number, common.clone(), relay, outlets).run();
                         Ok(())
                     });
@@ -103,6 +147,14 @@ impl Forwarder {
             forwarder.threads.push(thread);
         }
         Ok(forwarder)
+    }
+
+    /// For the server's engine.
+    pub fn relay(&self) -> ForwarderRelay {
+        ForwarderRelay {
+            common: self.common.clone(),
+            shared: self.shared.clone(),
+        }
     }
 
     /// How many threads there are.
@@ -146,12 +198,12 @@ impl Forwarder {
     pub fn counters(&self) -> ForwarderCounters {
         let main = &self.common.main;
         let mut sum = ForwarderCounters {
+            relay: self.relay().counters(),
             handed_dropped: main.tunnels.dropped() + main.strays.dropped(),
             ..ForwarderCounters::default()
         };
         for shard in &self.common.shards {
             let counters = shard.counters();
-            sum.relay += counters.relay;
             sum.misdirected += counters.misdirected;
             sum.socket_errors += counters.socket_errors;
             sum.blocked_drops += counters.blocked_drops;

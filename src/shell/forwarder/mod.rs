@@ -1,7 +1,7 @@
 //! The forwarding fast path of a server: threads that pass relay frames on, beside the main loop, which never sees them. Linux only; elsewhere
 //! ([`portable`](self)) nothing starts, and the server's engine forwards by itself.
 //!
-//! In: the main loop's sockets, the ticket key, limits; frames from tunnels and strays ([`Forwarder::hand_in`]). Out: forwarded frames, on
+//! In: the main loop's sockets, limits, the ticket key (from the server's engine, [`ForwarderRelay`]); frames from tunnels and strays ([`Forwarder::hand_in`]). Out: forwarded frames, on
 //! the wire; what only the main loop can do ([`Forwarder::take`]): frames for tunnels, datagrams that came to the wrong socket; figures.
 //!
 //! | file | what it does |
@@ -44,16 +44,15 @@ mod steering;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub use linux::Forwarder;
-#[cfg(target_os = "linux")]
 use linux::MainQueues;
+#[cfg(target_os = "linux")]
+pub use linux::{Forwarder, ForwarderRelay};
 
 #[cfg(not(target_os = "linux"))]
 mod portable;
 #[cfg(not(target_os = "linux"))]
-pub use portable::Forwarder;
+pub use portable::{Forwarder, ForwarderRelay};
 
-use crate::relay::ticket::TicketKey;
 use crate::relay::{RelayCounters, RelayLimits, Way};
 
 /// Most threads, if none are asked for: a shard passes on some 400,000 frames a second and more, so that eight fill a 10 Gbit/s link with the
@@ -61,14 +60,10 @@ use crate::relay::{RelayCounters, RelayLimits, Way};
 pub const MAX_SHARDS: usize = 8;
 
 /// How to start a [`Forwarder`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct ForwarderConfig {
-    /// Opens tickets.
-    pub key: TicketKey,
     /// For all threads together.
     pub limits: RelayLimits,
-    /// Milliseconds of the clock that tickets' expiry is told in, now.
-    pub ticket_time: u64,
     /// Threads; `None`: as many as processors, at most [`MAX_SHARDS`].
     pub shards: Option<usize>,
 }

@@ -29,7 +29,7 @@ use crate::relay::{RelayLimits, Way};
 use crate::server::{RelayConfig, Server, ServerConfig, ServerCounters};
 use crate::shell::forwarder::{Forwarder, ForwarderConfig, ForwarderCounters, Handed};
 use crate::shell::udp::{ReceiveBuffer, SendOutcome, UdpSocket};
-use crate::transport::identity::{Identity, PublicKey};
+use crate::transport::identity::PublicKey;
 use return_addresses::ReturnAddresses;
 use sockets::Role;
 
@@ -113,6 +113,10 @@ impl Shell {
             .try_fill_bytes(&mut seed)
             .map_err(|error| StartError(format!("the system gives no random numbers: {error}")))?;
         let now = Instant::now();
+        let forwarder = match options.relay {
+            true => start_forwarder(options, &sockets, &roles),
+            false => None,
+        };
         let engine = Server::new(
             now,
             ServerConfig {
@@ -122,18 +126,14 @@ impl Shell {
                 access_key: options.access_key.clone(),
                 sockets: roles.iter().map(|role| role.socket).collect(),
                 max_nodes: options.max_nodes,
-                relay: match options.relay {
-                    true => RelayConfig::Own(RelayLimits::default()),
-                    false => RelayConfig::Off,
+                relay: match &forwarder {
+                    _ if !options.relay => RelayConfig::Off,
+                    Some(forwarder) => RelayConfig::Outside(Arc::new(forwarder.relay())),
+                    None => RelayConfig::Own(RelayLimits::default()),
                 },
                 wall_clock: wall_clock(),
             },
         );
-        let forwarder = if options.relay {
-            start_forwarder(&identity, options, &sockets, &roles)
-        } else {
-            None
-        };
         Ok(Self {
             engine,
             sockets,
@@ -337,16 +337,10 @@ fn wall_clock() -> u64 {
     since.map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Starts the threads that pass relay frames on. A system that cannot is no reason not to run.
-fn start_forwarder(identity: &Identity, options: &Options, sockets: &[UdpSocket], roles: &[Role]) -> Option<Forwarder> {
-    // Tickets are for hours: a clock that jumps meanwhile makes some of them invalid, and new ones are asked for.
-    let since_epoch = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+/// Starts the threads that pass relay frames on. A system that cannot is no reason not to run: the engine does it then.
+fn start_forwarder(options: &Options, sockets: &[UdpSocket], roles: &[Role]) -> Option<Forwarder> {
     let config = ForwarderConfig {
-        key: TicketKey::derive(identity.seed(), &identity.public()),
         limits: RelayLimits::default(),
-        ticket_time: since_epoch.as_millis() as u64,
         shards: options.relay_threads,
     };
     let main: Vec<&UdpSocket> = sockets
@@ -356,7 +350,7 @@ fn start_forwarder(identity: &Identity, options: &Options, sockets: &[UdpSocket]
         .map(|(socket, _)| socket)
         .collect();
     Forwarder::start(&config, &main)
-        .inspect_err(|error| tracing::warn!("relay frames cannot be passed on in threads of their own: {error}"))
+        .inspect_err(|error| tracing::info!("relay frames have no threads of their own: {error}"))
         .ok()
 }
 
