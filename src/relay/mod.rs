@@ -14,9 +14,9 @@
 //! | `budget` | bytes, packets and time of a ticket, and of a node over all its tickets |
 //! | `shared` | what shards have in common |
 //!
-//! **Cost.** A data frame costs one look-up (its session), two tags of SipHash over 20 bytes, and no allocation: about 90 ns of the microsecond
-//! that the system takes to receive and send it. A session of two sides takes about 700 bytes with everything that finds it, 10,000
-//! of them 7 MB (`benches/relay` measures the whole process).
+//! **Cost.** A data frame costs one look-up (its session), two tags of SipHash over 20 bytes, and no allocation: little beside what the system
+//! takes to receive and send it. A session of two sides takes about 800 bytes with everything that finds it, 10,000 of them 8 MB.
+//! `benches/relay` measures both, with the whole process.
 //!
 //! **Trust.** A session begins when a genuine ticket is shown by who holds its key. Frames are passed on only between the two addresses that
 //! did so; each frame carries a tag under its sender's key and a counter that never comes twice. A sender is followed to another
@@ -73,7 +73,7 @@ pub struct RelayLimits {
 }
 
 impl Default for RelayLimits {
-    /// For the server of a small game: a session costs about 700 bytes; a node that talks to a full session of 64 by relay alone has 64 kB/s
+    /// For the server of a small game: a session costs about 800 bytes; a node that talks to a full session of 64 by relay alone has 64 kB/s
     /// and 256 frames a second for each of them.
     fn default() -> Self {
         Self {

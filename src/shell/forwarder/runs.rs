@@ -188,8 +188,10 @@ mod tests {
         runs.pieces(run).map(|piece| (piece.start, piece.end)).collect()
     }
 
-    /// Each run: destination, segment, where its pieces stand.
-    fn told(runs: &Runs) -> Vec<(u16, u32, Vec<(usize, usize)>)> {
+    /// A run: destination, segment, where its pieces stand.
+    type Told = (u16, u32, Vec<(usize, usize)>);
+
+    fn told(runs: &Runs) -> Vec<Told> {
         let all = runs.all().iter();
         all.map(|run| (run.destination.port(), run.segment, places(runs, run)))
             .collect()
