@@ -55,8 +55,8 @@ pub use portable::{Forwarder, ForwarderRelay};
 
 use crate::relay::{RelayCounters, RelayLimits, Way};
 
-/// Most threads, if none are asked for: a shard passes on some 400,000 frames a second and more, so that eight fill a 10 Gbit/s link with the
-/// smallest; and each has 16 MiB of address space and, under load, 1 MiB of memory for what arrives.
+/// Most threads, if none are asked for: a shard passes on some 800,000 frames a second (`benches/relay`), so that eight fill a 10 Gbit/s link
+/// with small ones; and each has 16 MiB of address space and, under load, 1 MiB of memory for what arrives.
 pub const MAX_SHARDS: usize = 8;
 
 /// How to start a [`Forwarder`].

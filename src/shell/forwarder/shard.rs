@@ -267,24 +267,29 @@ impl Shard {
         let answer = self.relay.answer();
         let length = answer.len().min(range.len());
         bytes[range.start..range.start + length].copy_from_slice(&answer[..length]);
+        // What waited for this side is older than what this batch may still bring, and comes behind the answer.
+        let mut waiting = self.relay.poll_waiting();
         match self.outlets.iter().position(|outlet| outlet.name == source.socket) {
+            Some(place) if waiting.is_some() => {
+                self.outlets[place].send_one(source, &bytes[range.start..range.start + length]);
+            }
             Some(place) => self.runs.push(place, source, None, range.start, length),
             None => self
                 .common
                 .main
                 .to_tunnel(*source, &bytes[range.start..range.start + length]),
         }
-        // What waited for this side is older than what this batch may still bring.
-        while let Some(waiting) = self.relay.poll_waiting() {
+        while let Some(next) = waiting {
             let to = Way {
-                socket: waiting.socket,
-                address: waiting.destination,
-                local_ip: waiting.local_ip,
+                socket: next.socket,
+                address: next.destination,
+                local_ip: next.local_ip,
             };
             match self.outlets.iter_mut().find(|outlet| outlet.name == to.socket) {
-                Some(outlet) => outlet.send_one(&to, &waiting.frame),
-                None => self.common.main.to_tunnel(to, &waiting.frame),
+                Some(outlet) => outlet.send_one(&to, &next.frame),
+                None => self.common.main.to_tunnel(to, &next.frame),
             }
+            waiting = self.relay.poll_waiting();
         }
     }
 
