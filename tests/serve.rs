@@ -347,20 +347,11 @@ fn a_configuration_file_has_the_flags_names_and_flags_win() {
 fn what_was_asked_for_and_is_missing_is_said() {
     let folder = Folder::new();
     let data = folder.path("data");
-    let asked = [
-        "--http",
-        "127.0.0.1:0",
-        "--gate-port",
-        "6510",
-        "--relay",
-        "on",
-        "--data",
-        &data,
-    ];
+    let asked = ["--http", "127.0.0.1:0", "--gate-port", "6510", "--data", &data];
     let server = Serving::start(&[&LOOPBACK[..], &asked].concat());
     assert!(server.ready["http"].is_null());
     let (_, errors) = server.end("-TERM");
-    for flag in ["--http", "--gate-port", "--relay"] {
+    for flag in ["--http", "--gate-port"] {
         assert!(
             errors.lines().any(|line| line.contains("WARN") && line.contains(flag)),
             "{flag}: {errors}"

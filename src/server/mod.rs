@@ -68,6 +68,7 @@ use limits::NodeLimits;
 use reflector::{Outcome, Reflector};
 use registry::Registry;
 use relays::Relays;
+pub use relays::ticket_key;
 use sessions::Sessions;
 
 /// Silence after which a node is forgotten. Nodes keep their NAT's mapping alive several times in that time; most ask

@@ -13,6 +13,7 @@
 //! | [`identity_file`] | who a node is, kept and locked |
 //! | [`interfaces`] | addresses of the machine, and news of them |
 //! | [`udp`] | sockets: batches in, segments out |
+//! | `forwarder` | the server's threads that pass relay frames on |
 //! | [`pool`] | further sockets, hundreds of them, behind one descriptor |
 //!
 //! Whoever holds a node's driver may run its turn: normally the background task, but also a game's thread inside
@@ -23,6 +24,8 @@ pub mod convert;
 pub mod driver;
 pub mod events;
 pub mod failure;
+#[cfg(feature = "program")]
+pub mod forwarder;
 pub mod identity_file;
 pub mod interfaces;
 pub mod node;

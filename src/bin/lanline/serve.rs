@@ -51,6 +51,9 @@ pub struct Arguments {
     /// Relay for players who cannot connect directly
     #[arg(long, value_name = "on|off")]
     relay: Option<Switch>,
+    /// Threads that pass relayed packets on [default: one for each processor, at most 8]
+    #[arg(long, value_name = "N", hide = true)]
+    relay_threads: Option<usize>,
     /// Only games that know this text may use the server
     #[arg(long, value_name = "TEXT")]
     access_key: Option<String>,
@@ -160,6 +163,7 @@ fn options(arguments: &Arguments) -> Options {
         access_key: arguments.access_key.clone().unwrap_or_default(),
         max_nodes: arguments.max_nodes,
         relay: arguments.relay != Some(Switch::Off),
+        relay_threads: arguments.relay_threads,
     }
 }
 

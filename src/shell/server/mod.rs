@@ -3,6 +3,8 @@
 //! One thread, one loop ([`Shell::run`]): wait until a socket is readable, the engine's deadline has come or the program
 //! is to end; hand everything that has arrived to the engine; send what it has to send. Timers are the runtime's, which
 //! are good to a millisecond: nothing in a server needs more.
+//!
+//! Relay frames go past this loop: [`forwarder`](crate::shell::forwarder)'s threads pass them on.
 
 mod identity;
 mod own_addresses;
@@ -10,7 +12,7 @@ mod return_addresses;
 mod sockets;
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
@@ -18,12 +20,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::BytesMut;
 use rand::TryRng;
 use rand::rngs::SysRng;
 
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
-use crate::relay::RelayLimits;
+use crate::relay::{RelayLimits, Way};
 use crate::server::{RelayConfig, Server, ServerConfig, ServerCounters};
+use crate::shell::forwarder::{Forwarder, ForwarderConfig, ForwarderCounters, Handed};
 use crate::shell::udp::{ReceiveBuffer, SendOutcome, UdpSocket};
 use crate::transport::identity::PublicKey;
 use return_addresses::ReturnAddresses;
@@ -61,6 +65,8 @@ pub struct Options {
     pub max_nodes: usize,
     /// Relay for players who cannot connect directly.
     pub relay: bool,
+    /// Threads that pass relay frames on; `None`: as many as processors, at most [`MAX_SHARDS`](crate::shell::forwarder::MAX_SHARDS).
+    pub relay_threads: Option<usize>,
 }
 
 /// Why a server cannot start: one line for a person.
@@ -87,7 +93,8 @@ pub struct Shell {
     payload: Vec<u8>,
     return_addresses: ReturnAddresses,
     blocked_drops: u64,
-    reported: (Instant, ServerCounters),
+    forwarder: Option<Forwarder>,
+    reported: (Instant, ServerCounters, ForwarderCounters),
 }
 
 /// What ended a wait.
@@ -106,6 +113,10 @@ impl Shell {
             .try_fill_bytes(&mut seed)
             .map_err(|error| StartError(format!("the system gives no random numbers: {error}")))?;
         let now = Instant::now();
+        let forwarder = match options.relay {
+            true => start_forwarder(options, &sockets, &roles),
+            false => None,
+        };
         let engine = Server::new(
             now,
             ServerConfig {
@@ -115,9 +126,10 @@ impl Shell {
                 access_key: options.access_key.clone(),
                 sockets: roles.iter().map(|role| role.socket).collect(),
                 max_nodes: options.max_nodes,
-                relay: match options.relay {
-                    true => RelayConfig::Own(RelayLimits::default()),
-                    false => RelayConfig::Off,
+                relay: match &forwarder {
+                    _ if !options.relay => RelayConfig::Off,
+                    Some(forwarder) => RelayConfig::Outside(Arc::new(forwarder.relay())),
+                    None => RelayConfig::Own(RelayLimits::default()),
                 },
                 wall_clock: wall_clock(),
             },
@@ -132,7 +144,8 @@ impl Shell {
             payload: Vec::new(),
             return_addresses: ReturnAddresses::default(),
             blocked_drops: 0,
-            reported: (now, ServerCounters::default()),
+            forwarder,
+            reported: (now, ServerCounters::default(), ForwarderCounters::default()),
         })
     }
 
@@ -185,12 +198,18 @@ impl Shell {
             .poll_timeout()
             .unwrap_or_else(|| Instant::now() + REPORT_INTERVAL);
         let mut timer = pin!(tokio::time::sleep_until(deadline.into()));
+        let mut handed = pin!(async {
+            match &self.forwarder {
+                Some(forwarder) => forwarder.ready().await,
+                None => pending().await,
+            }
+        });
         poll_fn(|context| {
             if stop.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Wake::Stop);
             }
             // Every socket is asked, so that each one wakes the next wait.
-            let mut ready = timer.as_mut().poll(context).is_ready();
+            let mut ready = timer.as_mut().poll(context).is_ready() | handed.as_mut().poll(context).is_ready();
             for socket in &self.sockets {
                 ready |= socket.poll_readable(context).is_ready();
             }
@@ -207,6 +226,22 @@ impl Shell {
                     break;
                 }
             }
+        }
+        if let Some(forwarder) = &self.forwarder {
+            // What the system coalesced with datagrams of this loop.
+            let roles = &self.roles;
+            self.datagrams.retain(|datagram| {
+                // As the forwarder's own sockets tell it: where there is only one address, nobody asks.
+                let on_all =
+                    |role: &Role| role.socket.name == datagram.socket && role.socket.bound.ip().is_unspecified();
+                let way = Way {
+                    socket: datagram.socket,
+                    address: datagram.source,
+                    local_ip: datagram.destination_ip.filter(|_| roles.iter().any(on_all)),
+                };
+                !forwarder.hand_in(way, &datagram.contents)
+            });
+            take_handed(forwarder, &mut self.datagrams);
         }
         let now = Instant::now();
         for mut datagram in self.datagrams.drain(..) {
@@ -259,12 +294,16 @@ impl Shell {
 
     fn report(&mut self) {
         let now = Instant::now();
-        let (last, before) = self.reported;
+        let (last, before, forwarded_before) = self.reported;
         if now - last < REPORT_INTERVAL {
             return;
         }
         let counters = self.engine.counters();
-        self.reported = (now, counters);
+        let forwarded = self.forwarder.as_ref().map(Forwarder::counters).unwrap_or_default();
+        self.reported = (now, counters, forwarded);
+        if forwarded != forwarded_before {
+            tracing::debug!("relay since the start: {forwarded:?}");
+        }
         if counters == before {
             return;
         }
@@ -296,6 +335,38 @@ impl Shell {
 fn wall_clock() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Starts the threads that pass relay frames on. A system that cannot is no reason not to run: the engine does it then.
+fn start_forwarder(options: &Options, sockets: &[UdpSocket], roles: &[Role]) -> Option<Forwarder> {
+    let config = ForwarderConfig {
+        limits: RelayLimits::default(),
+        shards: options.relay_threads,
+    };
+    let main: Vec<&UdpSocket> = sockets
+        .iter()
+        .zip(roles)
+        .filter(|(_, role)| role.socket.main)
+        .map(|(socket, _)| socket)
+        .collect();
+    Forwarder::start(&config, &main)
+        .inspect_err(|error| tracing::info!("relay frames have no threads of their own: {error}"))
+        .ok()
+}
+
+/// Takes over datagrams that came to a forwarder's socket and are this loop's.
+fn take_handed(forwarder: &Forwarder, datagrams: &mut Vec<Datagram>) {
+    forwarder.take(|handed, contents| match handed {
+        Handed::Stray(way) => datagrams.push(Datagram {
+            socket: way.socket,
+            source: way.address,
+            destination_ip: way.local_ip,
+            ecn: None,
+            contents: BytesMut::from(contents),
+        }),
+        // Nobody has a tunnel.
+        Handed::ToTunnel(_) => {}
+    });
 }
 
 /// The address that a datagram was sent to, if the server knows it by name and the socket stands for it.

@@ -6,7 +6,7 @@
 //! A socket that is bound to all addresses stands for several in the engine: for itself, and for those of the machine's addresses that
 //! the server knows by name ([`super::own_addresses`]). Datagrams to and from such an address go by a name of their own. Nothing is
 //! bound for them: a second bind on the same port would need the address to be shared, and then two servers could have the same port
-//! without noticing.
+//! without noticing. (The forwarder's threads do share the main port, but only behind this bind: [`crate::shell::forwarder`].)
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -287,7 +287,8 @@ mod tests {
             data: None,
             access_key: String::new(),
             max_nodes: 1,
-            relay: true,
+            relay: false,
+            relay_threads: None,
         };
         let bound = ["10.0.0.1:5", "10.0.0.2:5", "[fd00::1]:5"].map(|address| address.parse().unwrap());
         let told = |public: &[&str]| {
