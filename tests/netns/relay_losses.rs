@@ -1,0 +1,159 @@
+//! Connections that outlive the death of their direct way, and of their relay.
+
+use crate::conversation::Pair;
+use crate::network::{Network, Router};
+use crate::players::{self, Player, Server, Transcript};
+use crate::relay::{TIMEOUT, homes, pair};
+
+/// Frames before and after something happens.
+const SOME_FRAMES: usize = 30;
+/// About a second and a half without a relay: what holds is checked for up to three.
+const DOWN_FRAMES: usize = 90;
+
+#[test]
+fn a_dead_direct_way_is_replaced_by_the_relay_and_comes_back() {
+    let test = "a_dead_direct_way_is_replaced_by_the_relay_and_comes_back";
+    let Some(_turn) = crate::turn(test, players::obstacle_with_programs()) else {
+        return;
+    };
+    let transcript = Transcript::new();
+    let mut network = Network::new();
+    let hosts = homes(&mut network, [Router::PortRestricted; 2]);
+    let other = network.public_address(2);
+    let _server = Server::start(test, &transcript, &network);
+    let mut pair = pair(test, &transcript, &network, &hosts);
+    pair.connect();
+    pair.talk_until_path("direct");
+    for round in 0..2 {
+        for player in 0..2 {
+            pair.changes(player);
+        }
+        pair.ticks(SOME_FRAMES);
+        transcript.add(test, &format!("the direct way dies, round {round}"));
+        network.cut("one", other);
+        pair.talk_until_path("proxied");
+        pair.ticks(SOME_FRAMES);
+        pair.catch_up();
+        transcript.add(test, "the direct way is whole again");
+        network.mend("one");
+        pair.talk_until_path("direct");
+        pair.ticks(SOME_FRAMES);
+        pair.catch_up();
+        for player in 0..2 {
+            let changes = pair.changes(player);
+            let ways: Vec<&str> = changes.iter().filter_map(|change| change["to"].as_str()).collect();
+            if !ways.contains(&"proxied") || ways.last() != Some(&"direct") {
+                pair.fail(&format!(
+                    "player {player} was to hear of proxied, then of direct: {ways:?}"
+                ));
+            }
+        }
+    }
+}
+
+/// The idle side has nothing that could stay unanswered: it notices within the lost-peer time.
+#[test]
+fn an_idle_connection_outlives_its_direct_way() {
+    let test = "an_idle_connection_outlives_its_direct_way";
+    let Some(_turn) = crate::turn(test, players::obstacle_with_programs()) else {
+        return;
+    };
+    let transcript = Transcript::new();
+    let mut network = Network::new();
+    let hosts = homes(&mut network, [Router::PortRestricted; 2]);
+    let addresses = [1, 2].map(|number| network.public_address(number));
+    let _server = Server::start(test, &transcript, &network);
+    let mut pair = pair(test, &transcript, &network, &hosts);
+    pair.connect();
+    pair.talk_until_path("direct");
+    pair.catch_up();
+    // At both ends: also what an answer would bring is gone.
+    network.cut("one", addresses[1]);
+    network.cut("other", addresses[0]);
+    for player in 0..2 {
+        let peer = pair.guid(1 - player);
+        pair.players[player].stats_become(&peer, "on the relay", |stats| stats["path"] == "proxied");
+    }
+    pair.ticks(SOME_FRAMES);
+    pair.catch_up();
+}
+
+/// With the same data folder, and so the same keys: the ticket of before counts.
+fn the_relay_restarts(test: &'static str, signal: &str) {
+    let Some(_turn) = crate::turn(test, players::obstacle_with_programs()) else {
+        return;
+    };
+    let transcript = Transcript::new();
+    let mut network = Network::new();
+    let hosts = homes(&mut network, [Router::Symmetric; 2]);
+    let mut server = Server::start(test, &transcript, &network);
+    let mut pair = pair(test, &transcript, &network, &hosts);
+    pair.connect_by("proxied");
+    pair.ticks(SOME_FRAMES);
+    // Twice: what the first restart brought must be as good as what was there before.
+    for _ in 0..2 {
+        server.end(signal);
+        pair.ticks(DOWN_FRAMES);
+        server.start_again();
+        pair.ticks(SOME_FRAMES);
+        pair.catch_up();
+        for player in &mut pair.players {
+            player.event("SERVER_RECONNECTED", None);
+        }
+        pair.ticks(SOME_FRAMES);
+        pair.catch_up();
+        for player in 0..2 {
+            let stats = pair.stats(player);
+            if stats["path"] != "proxied" {
+                pair.fail(&format!("after the restart: {stats}"));
+            }
+        }
+    }
+    // The server knows both again: a third player meets them.
+    let host = network.hosts("third", Router::Symmetric, 1).remove(0);
+    let third = Player::start_with(test, &transcript, &network, "third", &host, &[TIMEOUT]);
+    let Pair {
+        players: [_, other], ..
+    } = pair;
+    let mut pair = Pair::new(test, &transcript, [third, other]);
+    pair.connect_by("proxied");
+    pair.all_modes();
+}
+
+#[test]
+fn a_relayed_pair_outlives_a_relay_that_is_killed() {
+    the_relay_restarts("a_relayed_pair_outlives_a_relay_that_is_killed", "-KILL");
+}
+
+#[test]
+fn a_relayed_pair_outlives_a_relay_that_is_ended() {
+    the_relay_restarts("a_relayed_pair_outlives_a_relay_that_is_ended", "-TERM");
+}
+
+/// Whoever has a direct way does not notice the server's end, and loses the server alone.
+#[test]
+fn a_direct_pair_does_not_notice_the_end_of_the_server() {
+    let test = "a_direct_pair_does_not_notice_the_end_of_the_server";
+    let Some(_turn) = crate::turn(test, players::obstacle_with_programs()) else {
+        return;
+    };
+    let transcript = Transcript::new();
+    let mut network = Network::new();
+    let hosts = homes(&mut network, [Router::PortRestricted; 2]);
+    let mut server = Server::start(test, &transcript, &network);
+    let mut pair = pair(test, &transcript, &network, &hosts);
+    pair.connect();
+    pair.talk_until_path("direct");
+    server.end("-KILL");
+    for player in &mut pair.players {
+        player.event("SERVER_LOST", None);
+    }
+    pair.ticks(SOME_FRAMES);
+    pair.catch_up();
+    for player in 0..2 {
+        let stats = pair.stats(player);
+        if stats["path"] != "direct" {
+            pair.fail(&format!("without the server: {stats}"));
+        }
+    }
+}
