@@ -1580,7 +1580,8 @@ int32_t lanline_mesh_participants(lanline_node node,
 
 /**
  * Leaves the session; everybody is told at once. Connections stay: lanline_peer_disconnect ends each that is not wanted any more. The
- * node is alone then and its own host (lanline_mesh_host), without an event. Nothing happens if it was alone before.
+ * node is alone then and its own host (lanline_mesh_host), without an event, and has no session's relay policy to follow any more. Nothing
+ * else happens if it was alone before.
  *
  * @param node the node
  * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_QUEUE_FULL
@@ -1761,8 +1762,8 @@ int32_t lanline_route(lanline_node node,
  *
  * @param node the node
  * @param peer the player's guid
- * @param idle_ms the proxy may forget the pair after so many milliseconds without a packet, up to 600000; 0: the server's choice. A
- *        connection keeps its way up by itself
+ * @param idle_ms the proxy may forget the pair after so many milliseconds without a packet, up to 600000 (less than 10000 counts as 10000);
+ *        0: the server's choice, a minute. A connection keeps its way up by itself
  * @param request receives the request's id; may be NULL
  * @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_SELF, LANLINE_QUEUE_FULL
  *

@@ -275,7 +275,8 @@ pub unsafe extern "C" fn lanline_mesh_participants(
 }
 
 /// Leaves the session; everybody is told at once. Connections stay: lanline_peer_disconnect ends each that is not wanted any more. The
-/// node is alone then and its own host (lanline_mesh_host), without an event. Nothing happens if it was alone before.
+/// node is alone then and its own host (lanline_mesh_host), without an event, and has no session's relay policy to follow any more. Nothing
+/// else happens if it was alone before.
 ///
 /// @param node the node
 /// @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_QUEUE_FULL

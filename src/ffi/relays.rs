@@ -53,8 +53,8 @@ pub unsafe extern "C" fn lanline_route(node: NodeId, peer: Guid, request: *mut R
 ///
 /// @param node the node
 /// @param peer the player's guid
-/// @param idle_ms the proxy may forget the pair after so many milliseconds without a packet, up to 600000; 0: the server's choice. A
-///        connection keeps its way up by itself
+/// @param idle_ms the proxy may forget the pair after so many milliseconds without a packet, up to 600000 (less than 10000 counts as 10000);
+///        0: the server's choice, a minute. A connection keeps its way up by itself
 /// @param request receives the request's id; may be NULL
 /// @return LANLINE_OK; LANLINE_INVALID_NODE, LANLINE_INVALID_ARGUMENT, LANLINE_SELF, LANLINE_QUEUE_FULL
 ///

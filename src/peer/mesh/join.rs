@@ -158,12 +158,15 @@ impl Mesh {
         }
         if let Some(why) = self.opposite_policy(relay_policy) {
             // Its game wished for this host, and shall know as well why it does not get in.
-            self.event(MeshEvent::JoinFailed {
-                request: 0,
-                peer: from,
-                member: None,
-                reason: why.clone(),
-            });
+            let link = self.links.get_mut(&from);
+            if link.is_some_and(|link| link.declined.replace(relay_policy) != Some(relay_policy)) {
+                self.event(MeshEvent::JoinFailed {
+                    request: 0,
+                    peer: from,
+                    member: None,
+                    reason: why.clone(),
+                });
+            }
             self.decline(from, join, why);
             return;
         }

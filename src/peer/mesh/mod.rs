@@ -135,6 +135,8 @@ struct Link {
     allowed: bool,
     /// It was made for a join that has not been decided yet.
     made: bool,
+    /// The policy of its session for which the game was told that it does not get in; once for each wish of the game.
+    declined: Option<RelayPolicy>,
 }
 
 /// The session as one node knows it.
@@ -255,6 +257,7 @@ impl Mesh {
             key: peer,
             allowed: wished || known.as_ref().is_some_and(|link| link.allowed),
             made: known.map_or(asked || (wished && listed), |link| link.made),
+            declined: None,
         };
         self.links.insert(guid, link);
         if asked && !self.wanted(guid) {
@@ -292,6 +295,7 @@ impl Mesh {
     pub fn allow(&mut self, peer: Guid) {
         if let Some(link) = self.links.get_mut(&peer) {
             link.allowed = true;
+            link.declined = None;
         }
     }
 

@@ -115,6 +115,17 @@ fn an_opposite_policy_fails_the_join_with_words_at_both_sides() {
             assert!(reason.text.contains(&named), "{}", reason.text);
         }
         assert_eq!(simulator.players[1].mesh.relay_policy(), own);
+        // Asked again and again, its game hears of it once more only after it wished for the connection once more.
+        for request in 8..12 {
+            simulator.start_join(0, 1, request);
+            simulator.run(SECOND);
+        }
+        assert_eq!((simulator.story(0).len(), simulator.story(1).len()), (5, 1));
+        let host = simulator.guid(0);
+        simulator.players[1].mesh.allow(host);
+        simulator.start_join(0, 1, 12);
+        settle(&mut simulator);
+        assert_eq!((simulator.story(0).len(), simulator.story(1).len()), (6, 2));
     }
 }
 
