@@ -320,6 +320,34 @@ fn a_server_without_a_relay_says_so() {
     }
 }
 
+/// A whole game over the relay, and its host dies.
+#[test]
+fn three_players_behind_symmetric_routers_form_a_mesh() {
+    let test = "three_players_behind_symmetric_routers_form_a_mesh";
+    let Some(_turn) = crate::turn(test, players::obstacle_with_programs()) else {
+        return;
+    };
+    let transcript = Transcript::new();
+    let mut network = Network::new();
+    let homes = ["a", "b", "c"].map(|label| (label, network.hosts(label, Router::Symmetric, 1).remove(0)));
+    let _server = Server::start(test, &transcript, &network);
+    let start = |(label, host): &(&str, String)| Player::start(test, &transcript, &network, label, host);
+    let mut players: Vec<Player> = homes.iter().map(start).collect();
+    players[0].command("reset_host_calculation");
+    for joiner in 1..players.len() {
+        crate::join(&mut players, joiner);
+    }
+    crate::chat(&mut players, "hello from");
+    let host = players.remove(0);
+    let (old, next) = (host.guid.clone(), players[0].guid.clone());
+    host.kill();
+    for player in &mut players {
+        player.event("DISCONNECTED", Some(&old));
+        player.event("NEW_HOST", Some(&next));
+    }
+    crate::chat(&mut players, "still here");
+}
+
 /// Nothing but the relay has both families.
 #[test]
 fn an_ipv6_player_meets_an_ipv4_player_over_the_relay() {

@@ -24,18 +24,26 @@ fn a_dead_direct_way_is_replaced_by_the_relay_and_comes_back() {
     let mut pair = pair(test, &transcript, &network, &hosts);
     pair.connect();
     pair.talk_until_path("direct");
-    for round in 0..2 {
+    for silent in [true, false] {
         for player in 0..2 {
             pair.changes(player);
         }
         pair.ticks(SOME_FRAMES);
-        transcript.add(test, &format!("the direct way dies, round {round}"));
-        network.cut("one", other);
+        transcript.add(test, &format!("the direct way dies, silently: {silent}"));
+        if silent {
+            network.cut("one", other);
+        } else {
+            network.forbid(&hosts[0], other);
+        }
         pair.talk_until_path("proxied");
         pair.ticks(SOME_FRAMES);
         pair.catch_up();
         transcript.add(test, "the direct way is whole again");
-        network.mend("one");
+        if silent {
+            network.mend("one");
+        } else {
+            network.allow(&hosts[0]);
+        }
         pair.talk_until_path("direct");
         pair.ticks(SOME_FRAMES);
         pair.catch_up();
@@ -156,4 +164,77 @@ fn a_direct_pair_does_not_notice_the_end_of_the_server() {
             pair.fail(&format!("without the server: {stats}"));
         }
     }
+}
+
+/// What the direct way took in one packet the relay's way does not, and nobody says so.
+#[test]
+fn a_relay_with_a_narrow_cable_takes_over() {
+    let test = "a_relay_with_a_narrow_cable_takes_over";
+    let Some(_turn) = crate::turn(test, players::obstacle_with_programs()) else {
+        return;
+    };
+    let transcript = Transcript::new();
+    let mut network = Network::new();
+    let hosts = homes(&mut network, [Router::PortRestricted; 2]);
+    let other = network.public_address(2);
+    // The least that IPv6 asks of a network, and what QUIC's packets and a relay's frame must fit in.
+    network.narrow_server(1_280);
+    let _server = Server::start(test, &transcript, &network);
+    let mut pair = pair(test, &transcript, &network, &hosts);
+    pair.connect();
+    pair.talk_until_path("direct");
+    // Long enough for the larger packets to be found out about.
+    for _ in 0..4 {
+        pair.all_modes();
+        pair.ticks(SOME_FRAMES);
+    }
+    network.cut("one", other);
+    pair.all_modes();
+    pair.talk_until_path("proxied");
+    pair.all_modes();
+    pair.ticks(SOME_FRAMES);
+    pair.catch_up();
+}
+
+/// Their routers forget them, and give them other ports: the relay knows them by their tickets.
+#[test]
+fn relayed_players_outlive_their_routers_restarts() {
+    let test = "relayed_players_outlive_their_routers_restarts";
+    let Some(_turn) = crate::turn(test, players::obstacle_with_programs()) else {
+        return;
+    };
+    let transcript = Transcript::new();
+    let mut network = Network::new();
+    let hosts = homes(&mut network, [Router::Symmetric; 2]);
+    let _server = Server::start(test, &transcript, &network);
+    let mut pair = pair(test, &transcript, &network, &hosts);
+    pair.connect_by("proxied");
+    pair.ticks(SOME_FRAMES);
+    for forgetting in [&["one"][..], &["other"], &["one", "other"]] {
+        for label in forgetting {
+            network.forget_connections(label);
+        }
+        pair.ticks(SOME_FRAMES);
+        pair.catch_up();
+    }
+}
+
+/// Into another home, with another address inside and outside.
+#[test]
+fn a_relayed_player_moves_to_another_home() {
+    let test = "a_relayed_player_moves_to_another_home";
+    let Some(_turn) = crate::turn(test, players::obstacle_with_programs()) else {
+        return;
+    };
+    let transcript = Transcript::new();
+    let mut network = Network::new();
+    let hosts = homes(&mut network, [Router::Symmetric; 2]);
+    network.hosts("after", Router::Symmetric, 0);
+    let _server = Server::start(test, &transcript, &network);
+    let mut pair = pair(test, &transcript, &network, &hosts);
+    pair.connect_by("proxied");
+    pair.ticks(SOME_FRAMES);
+    network.move_host(&hosts[0], "after", 7);
+    pair.ticks(SOME_FRAMES);
+    pair.catch_up();
 }
