@@ -132,6 +132,11 @@ impl Network {
         public_address(number).parse().expect("an address")
     }
 
+    /// The address of whoever was connected to the public side last.
+    pub fn newest_public_address(&self) -> IpAddr {
+        self.public_address(self.next_public)
+    }
+
     /// Hosts behind a router of their own (`Open`: each with a public address). Gives their namespaces.
     pub fn hosts(&mut self, label: &str, router: Router, count: u32) -> Vec<String> {
         if matches!(router, Router::Open | Router::Firewall) {
@@ -192,6 +197,62 @@ impl Network {
     pub fn forget_connections(&self, label: &str) {
         run_in(&self.router_namespace(label), &["conntrack", "-F"], "");
     }
+
+    /// From now on that home's router drops whatever goes to that address or comes from it.
+    pub fn cut(&self, label: &str, address: IpAddr) {
+        let script = format!(
+            "table ip cut {{
+                chain forward {{ type filter hook forward priority filter - 5;
+                    ip daddr {address} drop
+                    ip saddr {address} drop
+                }}
+            }}\n"
+        );
+        run_in(&self.router_namespace(label), &["nft", "-f", "-"], &script);
+    }
+
+    /// The end of [`Network::cut`].
+    pub fn mend(&self, label: &str) {
+        run_in(
+            &self.router_namespace(label),
+            &["nft", "delete", "table", "ip", "cut"],
+            "",
+        );
+    }
+
+    /// From now on counts the packets that come into a namespace from these addresses, and go out of it to them.
+    pub fn watch(&self, namespace: &str, addresses: &[IpAddr]) {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let addresses = addresses.join(", ");
+        let script = format!(
+            "table ip watch {{
+                counter seen {{ }}
+                chain comes {{ type filter hook prerouting priority raw; ip saddr {{ {addresses} }} counter name seen
+                }}
+                chain goes {{ type filter hook postrouting priority srcnat + 5; ip daddr {{ {addresses} }} counter name seen
+                }}
+            }}\n"
+        );
+        run_in(namespace, &["nft", "-f", "-"], &script);
+    }
+
+    /// The packets that [`Network::watch`] has counted there.
+    pub fn seen(&self, namespace: &str) -> u64 {
+        let text = run_in(namespace, &["nft", "list", "counter", "ip", "watch", "seen"], "");
+        let mut words = text.split_whitespace().skip_while(|word| *word != "packets");
+        words
+            .nth(1)
+            .and_then(|number| number.parse().ok())
+            .expect("nft names the packets")
+    }
+
+    /// A host has IPv6 only from now on.
+    pub fn remove_ipv4(&self, host: &str) {
+        run(&["ip", "-n", host, "-4", "address", "flush", "dev", "eth"]);
+    }
+
+    /// The server's address of that family.
+    pub const SERVER_IPV6: &'static str = SERVER_IPV6;
 
     /// A port of a home's router is forwarded to its first host by hand.
     pub fn forward_port(&self, label: &str, port: u16) {
