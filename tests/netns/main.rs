@@ -16,6 +16,7 @@ mod players;
 mod roaming;
 mod routers;
 mod symmetric;
+mod tunnel;
 
 use std::io::Write;
 use std::sync::{Condvar, Mutex, PoisonError};

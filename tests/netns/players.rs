@@ -164,10 +164,22 @@ impl Server {
 
     /// Listening on those addresses; none: on all.
     pub fn start_on(test: &'static str, transcript: &Transcript, network: &Network, listen: &[&str]) -> Self {
+        Self::start_with(test, transcript, network, listen, &[])
+    }
+
+    /// The same with further flags.
+    pub fn start_with(
+        test: &'static str,
+        transcript: &Transcript,
+        network: &Network,
+        listen: &[&str],
+        flags: &[&str],
+    ) -> Self {
         let data = DataFolder(std::env::temp_dir().join(network.server_namespace()));
         std::fs::create_dir_all(&data.0).expect("the temporary folder can be written");
         let mut arguments = vec!["serve"];
         arguments.extend(listen.iter().flat_map(|address| ["--listen", address]));
+        arguments.extend(flags);
         arguments.extend(["--http", "off", "--gate-port", "off", "--data"]);
         let mut arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
         arguments.push(data.0.display().to_string());
