@@ -111,16 +111,22 @@ fn open_both_ports(options: &Options) -> Result<Vec<Opened>, StartError> {
     Ok(opened)
 }
 
-/// Opens one port on every address.
-fn open_port(options: &Options, port: u16, main: bool, taken: &[SocketName]) -> Result<Vec<Opened>, StartError> {
+/// The addresses to listen on, and whether nobody chose them.
+pub(super) fn listen_addresses(options: &Options) -> (Vec<IpAddr>, bool) {
     let mut listen = options.listen.clone();
     listen.dedup();
-    if listen.len() > MAX_LISTEN {
-        return Err(StartError(format!("more than {MAX_LISTEN} listen addresses")));
-    }
     let by_default = listen.is_empty();
     if by_default {
         listen = vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    }
+    (listen, by_default)
+}
+
+/// Opens one port on every address.
+fn open_port(options: &Options, port: u16, main: bool, taken: &[SocketName]) -> Result<Vec<Opened>, StartError> {
+    let (listen, by_default) = listen_addresses(options);
+    if listen.len() > MAX_LISTEN {
+        return Err(StartError(format!("more than {MAX_LISTEN} listen addresses")));
     }
     let mut attempts = if port == 0 && listen.len() > 1 {
         FREE_PORT_ATTEMPTS
@@ -186,7 +192,7 @@ fn open_addresses(
 }
 
 /// The machine lacks IPv6 as a whole, or has it without any address.
-fn no_ipv6(error: &io::Error) -> bool {
+pub(super) fn no_ipv6(error: &io::Error) -> bool {
     #[cfg(unix)]
     let unsupported = matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT));
     // WSAEAFNOSUPPORT
@@ -289,6 +295,7 @@ mod tests {
             max_nodes: 1,
             relay: false,
             relay_threads: None,
+            tls_port: None,
         };
         let bound = ["10.0.0.1:5", "10.0.0.2:5", "[fd00::1]:5"].map(|address| address.parse().unwrap());
         let told = |public: &[&str]| {
