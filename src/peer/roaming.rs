@@ -300,7 +300,6 @@ impl Node {
 
     /// That player's paths may be dead.
     fn doubt(&mut self, now: Instant, peer: Guid) {
-        let relays = self.effective_relay_policy() != RelayPolicy::Never;
         let Some(address) = self.link_address(peer) else { return };
         let relays = self.effective_relay_policy() != RelayPolicy::Never;
         let Some(watched) = self.roaming.watched.get_mut(&peer) else {
