@@ -14,6 +14,9 @@ use std::time::Duration;
 use lanline::wire::stun::{ChangeRequest, Request, Response};
 use serde_json::Value;
 
+#[path = "serve/relays.rs"]
+mod relays;
+
 static FOLDERS: AtomicU32 = AtomicU32::new(0);
 
 /// A fresh folder, removed at the end.
@@ -347,20 +350,11 @@ fn a_configuration_file_has_the_flags_names_and_flags_win() {
 fn what_was_asked_for_and_is_missing_is_said() {
     let folder = Folder::new();
     let data = folder.path("data");
-    let asked = [
-        "--http",
-        "127.0.0.1:0",
-        "--gate-port",
-        "6510",
-        "--relay",
-        "on",
-        "--data",
-        &data,
-    ];
+    let asked = ["--http", "127.0.0.1:0", "--gate-port", "6510", "--data", &data];
     let server = Serving::start(&[&LOOPBACK[..], &asked].concat());
     assert!(server.ready["http"].is_null());
     let (_, errors) = server.end("-TERM");
-    for flag in ["--http", "--gate-port", "--relay"] {
+    for flag in ["--http", "--gate-port"] {
         assert!(
             errors.lines().any(|line| line.contains("WARN") && line.contains(flag)),
             "{flag}: {errors}"
