@@ -46,7 +46,7 @@ pub enum Forwarding {
     /// None.
     Off,
     /// The engine's.
-    Own(OwnRelay),
+    Own(Box<OwnRelay>),
     /// Somebody else's.
     Outside(Arc<dyn OutsideRelay>),
 }
@@ -56,12 +56,12 @@ impl Forwarding {
     pub fn new(now: Instant, config: &RelayConfig, key: TicketKey, ticket_time: u64) -> Self {
         match config {
             RelayConfig::Off => Self::Off,
-            RelayConfig::Own(limits) => Self::Own(OwnRelay {
+            RelayConfig::Own(limits) => Self::Own(Box::new(OwnRelay {
                 relay: Relay::new(now, key, *limits, ticket_time),
                 max_sessions: limits.max_sessions as u64,
                 queue: VecDeque::new(),
                 overflowed: 0,
-            }),
+            })),
             RelayConfig::Outside(outside) => {
                 outside.set_ticket_key(now, key, ticket_time);
                 Self::Outside(outside.clone())

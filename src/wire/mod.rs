@@ -14,6 +14,7 @@ pub mod probe;
 pub mod relay;
 pub mod routing;
 pub mod stun;
+pub mod tunnel;
 
 mod codec;
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod joins;
 mod messages;
 mod opening;
 mod outcomes;
+mod paths;
 mod refusals;
 mod relay;
 mod relay_start;

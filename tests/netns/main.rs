@@ -21,6 +21,7 @@ mod relay_servers;
 mod roaming;
 mod routers;
 mod symmetric;
+mod tunnel;
 
 use std::io::Write;
 use std::sync::{Condvar, Mutex, PoisonError};

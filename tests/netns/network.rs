@@ -220,6 +220,22 @@ impl Network {
         );
     }
 
+    /// From now on that host's own firewall refuses what it sends to that address, and says so.
+    pub fn forbid(&self, host: &str, address: IpAddr) {
+        let script = format!(
+            "table ip forbid {{
+                chain goes {{ type filter hook output priority filter; ip daddr {address} reject with icmp type admin-prohibited
+                }}
+            }}\n"
+        );
+        run_in(host, &["nft", "-f", "-"], &script);
+    }
+
+    /// The end of [`Network::forbid`].
+    pub fn allow(&self, host: &str) {
+        run_in(host, &["nft", "delete", "table", "ip", "forbid"], "");
+    }
+
     /// From now on counts the packets that come into a namespace from these addresses, and go out of it to them.
     pub fn watch(&self, namespace: &str, addresses: &[IpAddr]) {
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();

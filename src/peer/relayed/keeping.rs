@@ -76,13 +76,18 @@ impl Node {
         }
     }
 
-    /// The other side sends over a session that rests here: it has lost the better path.
+    /// The other side sends over a session although both have had a better path for a while: it has lost that one.
     pub(super) fn heard_on_session(&mut self, now: Instant, number: u32) {
-        let Some(entry) = self.relayed.sessions.get_mut(&number).filter(|entry| entry.rests) else {
+        let Some(entry) = self.relayed.sessions.get(&number) else {
             return;
         };
-        entry.rests = false;
-        let peer = entry.session.peer.guid();
+        let (peer, rests) = (entry.session.peer.guid(), entry.rests);
+        if !rests && !self.is_settled_on_direct(now, peer) {
+            return;
+        }
+        if let Some(entry) = self.relayed.sessions.get_mut(&number) {
+            entry.rests = false;
+        }
         self.timers_changed = true;
         self.other_side_seeks(now, peer);
     }
@@ -103,6 +108,8 @@ impl Node {
             entry.failed = true;
             entry.renew_at = entry.renew_at.min(now + RENEW_AFTER_LOSS);
         }
+        // If it is the server's, that may have been restarted, and the session with it is over.
+        self.ping_server(now);
         self.forwarder_is_back(now, number);
     }
 

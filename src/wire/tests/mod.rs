@@ -11,6 +11,7 @@ mod peer;
 mod probe;
 mod relay;
 mod stun;
+mod tunnel;
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
