@@ -20,6 +20,9 @@ use lanline::wire::control::RelayPolicy;
 use lanline::wire::stun::{ChangeRequest, Request, Response};
 use serde_json::Value;
 
+#[path = "serve/relays.rs"]
+mod relays;
+
 static FOLDERS: AtomicU32 = AtomicU32::new(0);
 
 /// A fresh folder, removed at the end.

@@ -162,7 +162,9 @@ impl Pair {
             }
         }
         for player in 0..2 {
-            if let Some(event) = self.players[player].has_heard("DISCONNECTED") {
+            let peer = self.guid(1 - player);
+            let lost = |line: &Value| line["event"] == "DISCONNECTED" && line["peer"] == peer;
+            if let Some(event) = self.players[player].drain(lost).first() {
                 self.fail(&format!("{} lost its connection: {event}", self.players[player].name()));
             }
         }
