@@ -11,8 +11,17 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use lanline::codes::{Code, EventType};
+use lanline::shell;
+use lanline::shell::options::{self, AcceptFrom, NodeOptions};
+use lanline::shell::owned::{self, OwnedEvent};
+use lanline::transport::identity::PublicKey;
+use lanline::wire::control::RelayPolicy;
 use lanline::wire::stun::{ChangeRequest, Request, Response};
 use serde_json::Value;
+
+#[path = "serve/relays.rs"]
+mod relays;
 
 static FOLDERS: AtomicU32 = AtomicU32::new(0);
 
@@ -132,7 +141,9 @@ fn it_gets_ready_answers_stun_on_both_ports_and_ends_cleanly() {
         let server = Serving::start(&[&LOOPBACK[..], &["--data", &data]].concat());
         assert_eq!(server.ready["ready"], Value::Bool(true));
         assert_eq!(server.ready["key"].as_str().unwrap().len(), 64);
-        assert!(server.ready["http"].is_null() && server.ready["gate"].is_null());
+        for absent in ["http", "gate", "tls"] {
+            assert!(server.ready[absent].is_null(), "{absent}");
+        }
         let (main, second) = (server.address("udp"), server.address("udp_alt"));
         assert!(main.ip().is_loopback() && main.port() != 0 && second.port() != 0 && second.port() != main.port());
         for (asked, other) in [(main, second), (second, main)] {
@@ -273,6 +284,111 @@ fn a_port_in_use_is_said_in_one_line() {
 }
 
 #[test]
+fn a_tls_port_in_use_is_said_in_one_line() {
+    let folder = Folder::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let data = folder.path("data");
+    let error = refused(&[&["serve"], &LOOPBACK[..], &["--data", &data, "--tls-port", &port]].concat());
+    assert!(
+        error.contains("TCP") && error.contains(&port) && error.contains("in use"),
+        "{error}"
+    );
+}
+
+/// A node, destroyed when dropped.
+struct Node(u32);
+
+impl Node {
+    fn create() -> Self {
+        let options = NodeOptions {
+            app: "serve-test".into(),
+            bind: "127.0.0.1:0".into(),
+            identity_file: String::new(),
+            access_key: String::new(),
+            public_address: None,
+            max_peers: 4,
+            lost_peer_timeout_ms: options::DEFAULT_LOST_PEER_TIMEOUT_MS,
+            join_timeout_ms: options::DEFAULT_JOIN_TIMEOUT_MS,
+            router_max: 0,
+            relay_policy: RelayPolicy::Fallback,
+            accept_from: AcceptFrom::App,
+            join_manual: false,
+            partial_mesh: false,
+        };
+        Self(shell::create(options).unwrap())
+    }
+
+    fn connect(&self, server: SocketAddr, key: Option<PublicKey>) {
+        let command = |request| lanline::peer::api::Command::ConnectServer {
+            request,
+            host: server.ip().to_string(),
+            port: server.port(),
+            key,
+        };
+        shell::with_node(self.0, |node| node.ask(command)).unwrap();
+    }
+
+    /// The next event of one of those kinds.
+    fn event(&self, kinds: &[EventType]) -> OwnedEvent {
+        loop {
+            let events = shell::with_node(self.0, |node| {
+                assert!(node.wait(Duration::from_secs(60))?, "nothing happens");
+                owned::poll(node)
+            });
+            let mut events = events.unwrap().into_iter();
+            if let Some(event) = events.find(|event| kinds.contains(&event.kind)) {
+                return event;
+            }
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = shell::destroy(self.0, Duration::from_secs(2));
+    }
+}
+
+const OUTCOMES: [EventType; 2] = [EventType::ServerConnected, EventType::ServerFailed];
+
+/// Nobody answers UDP on the port that the player was given; TCP with that number is the server's.
+#[test]
+fn players_whose_udp_gets_no_answer_come_by_tls() {
+    let folder = Folder::new();
+    let data = folder.path("data");
+    let server = Serving::start(&[&LOOPBACK[..], &["--data", &data, "--tls-port", "0"]].concat());
+    let tls: SocketAddr = server.ready["tls"].as_str().unwrap().parse().unwrap();
+    let key = PublicKey::from_hex(server.ready["key"].as_str().unwrap());
+    assert!(key.is_some());
+    let players: Vec<Node> = (0..3).map(|_| Node::create()).collect();
+    players.iter().for_each(|player| player.connect(tls, key));
+    for player in &players {
+        let event = player.event(&OUTCOMES);
+        assert_eq!(event.kind, EventType::ServerConnected, "{}", event.text);
+        assert!(event.address.unwrap().ip().is_loopback());
+    }
+    // One that wants another key hears whose it is.
+    let stranger = Node::create();
+    stranger.connect(tls, Some(PublicKey([0x11; 32])));
+    let event = stranger.event(&OUTCOMES);
+    assert_eq!((event.kind, event.code), (EventType::ServerFailed, Code::WrongKey));
+    let words = format!(
+        "TCP {}: another key ({})",
+        tls.port(),
+        server.ready["key"].as_str().unwrap()
+    );
+    assert!(event.text.contains(&words), "{}", event.text);
+    // The server's goodbye comes through the stream, too.
+    let (code, errors) = server.end("-TERM");
+    assert_eq!(code, Some(0), "{errors}");
+    for player in &players {
+        let event = player.event(&[EventType::ServerLost]);
+        assert_eq!(event.code, Code::Closed, "{}", event.text);
+    }
+}
+
+#[test]
 fn wrong_flags_and_folders_are_said_in_one_line() {
     let folder = Folder::new();
     fs::write(folder.path("file"), "").unwrap();
@@ -289,6 +405,7 @@ fn wrong_flags_and_folders_are_said_in_one_line() {
         (&["serve", "--http", "8080"][..], "--http"),
         (&["serve", "--store", "files"][..], "--store"),
         (&["serve", "--relay", "perhaps"][..], "--relay"),
+        (&["serve", "--tls-port", "http"][..], "--tls-port"),
         (&["serve", "--log", "loud"][..], "--log"),
         (&["serve", "--data", &file][..], &file),
         (&["serve", "--config", "/no/such/file"][..], "/no/such/file"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::HostId;
 use super::network::{AttachmentId, NetworkId, Packet};
+use super::tunnels::{FromPipe, PipeId};
 use crate::peer::api::SideEffectAnswer;
 
 /// Something that happens.
@@ -16,6 +17,8 @@ pub(super) enum Happening {
     AtEnd { attachment: AttachmentId, packet: Packet },
     /// A datagram reaches its own sender.
     AtHost { host: HostId, packet: Packet },
+    /// Something comes out of a stream.
+    OutOfPipe { id: PipeId, what: FromPipe },
     /// An engine's deadline.
     Wake { host: HostId },
     /// The answer to a side effect of that incarnation of the host's engine.

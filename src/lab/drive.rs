@@ -64,6 +64,7 @@ impl Lab {
                 self.after_step(step);
             }
             Happening::AtHost { host, packet } => self.deliver(host, packet),
+            Happening::OutOfPipe { id, what } => self.out_of_pipe(id, what),
             Happening::Wake { host } => self.wake(host),
             Happening::Answer {
                 host,
@@ -140,10 +141,7 @@ impl Lab {
     }
 
     fn deliver(&mut self, host: HostId, packet: Packet) {
-        if self.partitions.iter().any(|(one, other)| {
-            (self.belongs(packet.origin, *one) && self.belongs(host, *other))
-                || (self.belongs(packet.origin, *other) && self.belongs(host, *one))
-        }) {
+        if self.is_partitioned(packet.origin, host) {
             return self.dropped_on_the_way(&packet, DropReason::Partitioned);
         }
         let now = self.now();
@@ -270,6 +268,8 @@ impl Lab {
                 return;
             }
             SideEffect::MapPort(order) => return self.order_mapping(host, order),
+            SideEffect::OpenTunnel { tunnel, address, key } => return self.open_stream(host, tunnel, address, key),
+            SideEffect::CloseTunnel { tunnel } => return self.close_stream(host, tunnel),
         };
         let addresses = match self.names.get(&name) {
             Some(addresses) if !addresses.is_empty() => Ok(addresses.clone()),
@@ -317,6 +317,9 @@ impl Lab {
     }
 
     fn send_datagram(&mut self, host: HostId, transmit: Transmit, contents: &[u8]) {
+        if let SocketName::Tunnel(number) = transmit.socket {
+            return self.send_through(host, number, contents);
+        }
         let mut packet = Packet {
             origin: host,
             source: transmit.destination,
@@ -379,6 +382,17 @@ impl Lab {
         });
         let local = ways.clone().find(|way| self.internet.is_local(way.1, destination.ip()));
         local.or_else(|| ways.next())
+    }
+
+    /// Nothing gets from one to the other.
+    pub(super) fn is_partitioned(&self, one: HostId, other: HostId) -> bool {
+        self.partitions.iter().any(|(left, right)| {
+            (self.belongs(one, *left) && self.belongs(other, *right))
+                || (self.belongs(one, *right) && self.belongs(other, *left))
+        }) || self
+            .one_way_partitions
+            .iter()
+            .any(|(from, to)| self.belongs(one, *from) && self.belongs(other, *to))
     }
 
     fn belongs(&self, host: HostId, party: Party) -> bool {

@@ -32,6 +32,11 @@ pub trait LabEngine: Engine + Any {
     fn answer(&mut self, now: Instant, answer: SideEffectAnswer) {
         let _ = (now, answer);
     }
+
+    /// The stream of that number has ended.
+    fn stream_closed(&mut self, now: Instant, number: u32) {
+        let _ = (now, number);
+    }
 }
 
 /// Where an engine's outputs go.
@@ -101,9 +106,19 @@ impl LabEngine for Node {
     fn answer(&mut self, now: Instant, answer: SideEffectAnswer) {
         self.side_effect_answer(now, answer);
     }
+
+    fn stream_closed(&mut self, now: Instant, number: u32) {
+        let text = "reset".to_owned();
+        let tunnel = number;
+        self.side_effect_answer(now, SideEffectAnswer::TunnelClosed { tunnel, text });
+    }
 }
 
-impl LabEngine for Server {}
+impl LabEngine for Server {
+    fn stream_closed(&mut self, now: Instant, number: u32) {
+        self.tunnel_closed(now, number);
+    }
+}
 
 impl LabEngine for ProxyServer {}
 

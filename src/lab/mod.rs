@@ -10,6 +10,7 @@
 //! | [`Lab`] | builds hosts, drives engines, passes time |
 //! | [`Link`], [`LinkDirection`] | delay, jitter, loss, order, duplication, rate and queue |
 //! | [`RouterConfig`] | mapping, filtering, port allocation, time-outs, hairpin, forwarded ports |
+//! | [`Lab::listen_for_streams`] | TLS streams over TCP, past routers that block UDP |
 //! | [`AttemptProbes`] | what one attempt to open a way cost in probes |
 //! | [`RawHost`] | a UDP endpoint for tests: records and sends |
 //! | [`Scenario`](scenario::Scenario) | a server and players behind routers in a few lines |
@@ -43,6 +44,7 @@ mod router;
 pub mod scenario;
 mod seeds;
 mod trace;
+mod tunnels;
 
 #[cfg(test)]
 mod tests;
@@ -75,6 +77,7 @@ use agenda::Agenda;
 use crypto::Randomness;
 use host::Host;
 use network::Internet;
+use tunnels::Pipes;
 
 /// A host of a lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,7 +106,9 @@ pub struct Lab {
     hosts: Vec<Host>,
     names: BTreeMap<String, Vec<IpAddr>>,
     resolve_time: Duration,
+    pipes: Pipes,
     partitions: Vec<(Party, Party)>,
+    one_way_partitions: Vec<(Party, Party)>,
     trace: Option<Vec<TraceEntry>>,
     /// Whole datagrams, while they are captured.
     captured: Option<Vec<Captured>>,
@@ -129,7 +134,9 @@ impl Lab {
             hosts: Vec::new(),
             names: BTreeMap::new(),
             resolve_time: DEFAULT_RESOLVE_TIME,
+            pipes: Pipes::default(),
             partitions: Vec::new(),
+            one_way_partitions: Vec::new(),
             trace: None,
             captured: None,
             sent: None,
@@ -316,6 +323,7 @@ impl Lab {
         if let Some(slot) = state.wake.take() {
             self.agenda.remove(slot);
         }
+        self.end_streams_of(host);
     }
 
     /// The host's engine begins anew, with the same configuration, another seed, and the sockets that are open. Events
@@ -341,9 +349,15 @@ impl Lab {
         self.partitions.push((one, other));
     }
 
+    /// Nothing gets from one to the other any more; the other direction stays as it is.
+    pub fn partition_one_way(&mut self, from: Party, to: Party) {
+        self.one_way_partitions.push((from, to));
+    }
+
     /// Ends every [`partition`](Self::partition).
     pub fn heal(&mut self) {
         self.partitions.clear();
+        self.one_way_partitions.clear();
     }
 
     /// The attachment of a host's interface, in the order in which they were added.

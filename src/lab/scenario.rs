@@ -120,6 +120,7 @@ pub struct ScenarioBuilder {
     families: Families,
     only_ipv4: Vec<usize>,
     max_sockets: Option<u16>,
+    tunnel_port: u16,
 }
 
 impl ScenarioBuilder {
@@ -198,6 +199,12 @@ impl ScenarioBuilder {
     /// Further sockets that each player's system allows (320 unless set).
     pub fn max_sockets(mut self, count: u16) -> Self {
         self.max_sockets = Some(count);
+        self
+    }
+
+    /// The server takes TLS streams on that TCP port.
+    pub fn streams_at(mut self, port: u16) -> Self {
+        self.tunnel_port = port;
         self
     }
 
@@ -333,6 +340,7 @@ impl Scenario {
             families: Families::V4,
             only_ipv4: Vec::new(),
             max_sockets: None,
+            tunnel_port: 0,
         }
     }
 
@@ -385,8 +393,13 @@ impl Scenario {
             relay: RelayConfig::Own(RelayLimits::default()),
             wall_clock: 0,
             proxy_password: super::proxies::PROXY_PASSWORD.to_owned(),
+            tunnel_port: builder.tunnel_port,
         };
         (builder.change_server)(&mut config);
+        if config.tunnel_port != 0 {
+            let key = config.identity.public();
+            self.lab.listen_for_streams(self.server, config.tunnel_port, key);
+        }
         if engines {
             self.lab.start_server(self.server, config);
         } else {

@@ -480,6 +480,21 @@ pub enum SideEffect {
     CloseSockets(Vec<SocketName>),
     /// Ask routers to forward a port, renew that, or take it back.
     MapPort(MappingOrder),
+    /// Open a TLS stream over TCP ([`crate::wire::tunnel`]) to a server; it becomes the socket [`SocketName::Tunnel`] of that number. Answered by
+    /// `TunnelOpened` or `TunnelFailed`; after the former, by `TunnelClosed` when it ends.
+    OpenTunnel {
+        /// Its number; never used before.
+        tunnel: u32,
+        /// The server's TCP address.
+        address: SocketAddr,
+        /// The key that the server must prove; `None`: any.
+        key: Option<PublicKey>,
+    },
+    /// Close a stream, or give it up. What was sent before goes out first.
+    CloseTunnel {
+        /// Its number.
+        tunnel: u32,
+    },
 }
 
 /// The outside's answer to a [`SideEffect`], or news from it.
@@ -503,6 +518,27 @@ pub enum SideEffectAnswer {
     },
     /// What a router said.
     Mapping(MappingAnswer),
+    /// A stream stands.
+    TunnelOpened {
+        /// From [`SideEffect::OpenTunnel`].
+        tunnel: u32,
+    },
+    /// A stream could not be opened.
+    TunnelFailed {
+        /// From [`SideEffect::OpenTunnel`].
+        tunnel: u32,
+        /// WRONG_KEY, or NO_ANSWER for everything that a network can do.
+        code: Code,
+        /// A few words: "refused", "no answer".
+        text: String,
+    },
+    /// A stream that stood has ended.
+    TunnelClosed {
+        /// From [`SideEffect::OpenTunnel`].
+        tunnel: u32,
+        /// A few words.
+        text: String,
+    },
 }
 
 /// What accessor calls (stats, participants, host …) show: a snapshot.

@@ -119,6 +119,11 @@ impl Attempts {
         self.runs.get(&peer).is_some_and(|run| !run.ended) || self.asks.values().any(|ask| ask.peer == peer)
     }
 
+    /// True while an attempt with anybody has not ended.
+    pub fn are_under_way(&self) -> bool {
+        !self.asks.is_empty() || self.runs.values().any(|run| !run.ended)
+    }
+
     /// The peer that was heard at that address in a running attempt, with the kind of that path.
     pub fn heard_at(&self, socket: SocketName, source: SocketAddr) -> Option<(&Punch, PathKind)> {
         let mut runs = self.runs.values();
@@ -263,6 +268,9 @@ impl Node {
     }
 
     fn send_open_nat(&mut self, now: Instant, request: u32) {
+        if self.asks_wait_for_move() {
+            return;
+        }
         let Some(ask) = self.attempts.asks.get(&request) else {
             return;
         };
@@ -472,6 +480,15 @@ impl Node {
         if let Some(run) = self.attempts.run_of(introduction) {
             run.punch.forecast_received(now, forecast);
             self.drive_attempts(now);
+        }
+    }
+
+    /// The session goes on over another connection, by which the server knows nothing of what was asked.
+    pub(super) fn repeat_asks(&mut self, now: Instant) {
+        let open = self.attempts.asks.iter().filter(|(_, ask)| ask.retry_at.is_none());
+        let asks: Vec<u32> = open.map(|(number, _)| *number).collect();
+        for number in asks {
+            self.send_open_nat(now, number);
         }
     }
 

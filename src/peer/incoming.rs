@@ -67,7 +67,7 @@ impl Node {
 
     /// A STUN datagram. Answers to questions of this node count; it is no server.
     pub(super) fn handle_stun(&mut self, now: Instant, datagram: &Datagram) {
-        if !self.nat_datagram(now, datagram) {
+        if !self.udp_answers(now, datagram) && !self.nat_datagram(now, datagram) {
             self.dropped.unknown += 1;
         }
     }

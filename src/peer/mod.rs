@@ -4,9 +4,11 @@
 //! |---|---|
 //! | [`api`] | what goes in and comes out |
 //! | `rendezvous` | the session with the server |
+//! | `tunnel` | the same where UDP is blocked: over a TLS stream, and back |
 //! | `attempts`, `punch` | opening ways: asking the server; what to send where, and what to believe |
 //! | `paths` | which real path carries a synthetic address's packets |
 //! | `dials`, `connections` | wishes to connect; links to players: greeting, limits, ends |
+//! | `early` | round trips that introduced players save: greetings with the handshake, first flights with the request |
 //! | `delivery` | what a game sends and fetches: messages, events, views |
 //! | `incoming` | whose a packet is that came from an address |
 //! | `requests` | exactly one terminal event for each request |
@@ -47,6 +49,7 @@ mod router;
 mod sockets;
 #[cfg(all(test, feature = "lab"))]
 mod tests;
+mod tunnel;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -66,7 +69,7 @@ use crate::wire::control::Consent;
 use crate::wire::peer::PeerControl;
 use crate::wire::probe::{REQUEST_BYTE, RESPONSE_BYTE};
 use crate::wire::relay::{BIND_BYTE, DATA_BYTE, GONE_BYTE};
-use api::{Command, Event, NodeConfig, SideEffect, SideEffectAnswer};
+use api::{Command, Event, NodeConfig, Reason, SideEffect, SideEffectAnswer};
 use attempts::Attempts;
 use connections::{Link, Peer, Stage};
 use dials::Dials;
@@ -83,6 +86,7 @@ use requests::{Pending, Requests};
 use roaming::Roaming;
 use router::Router;
 use sockets::SocketPool;
+use tunnel::Tunnels;
 
 /// Longest silence on a link before a keep-alive: routers forget a UDP mapping after 30 s and more.
 const LONGEST_KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -126,6 +130,7 @@ pub struct Node {
     mesh_touched: bool,
     paths: Paths,
     rendezvous: Rendezvous,
+    tunnels: Tunnels,
     attempts: Attempts,
     requests: Requests,
     reports: Reports,
@@ -223,6 +228,7 @@ impl Node {
             mesh_touched: true,
             paths: Paths::default(),
             rendezvous: Rendezvous::new(),
+            tunnels: Tunnels::default(),
             attempts: Attempts::new(now),
             requests: Requests::default(),
             reports: Reports::default(),
@@ -380,6 +386,7 @@ impl Node {
                     self.update_server();
                     self.mapping_moved(now);
                     self.interfaces_changed(now, &before);
+                    self.look_for_udp_now(now);
                 }
             }
             SideEffectAnswer::SocketsOpened { id, sockets } => {
@@ -389,6 +396,11 @@ impl Node {
                 self.attempts_sockets_opened(now);
             }
             SideEffectAnswer::Mapping(answer) => self.mapping_answer(now, answer),
+            SideEffectAnswer::TunnelOpened { tunnel } => self.tunnel_opened(now, tunnel),
+            SideEffectAnswer::TunnelFailed { tunnel, code, text } => {
+                self.tunnel_failed(now, tunnel, Reason { code, text })
+            }
+            SideEffectAnswer::TunnelClosed { tunnel, text } => self.tunnel_closed(now, tunnel, &text),
         }
         self.settle(now);
     }
@@ -448,7 +460,11 @@ impl Node {
                 LinkEvent::Connected { link, address, key, .. } => {
                     if self.rendezvous.link() == Some(link) {
                         self.server_link_connected(now, link, key);
-                    } else if !self.server_links.contains_key(&link) {
+                    } else if self.server_links.contains_key(&link) {
+                        if self.side_link_connected(now, link) {
+                            self.server_link_connected(now, link, key);
+                        }
+                    } else {
                         self.link_connected(now, link, address, key);
                     }
                 }
@@ -460,6 +476,8 @@ impl Node {
                         }
                         if self.rendezvous.link() == Some(link) {
                             self.server_link_closed(now, reason);
+                        } else {
+                            self.side_link_closed(now, link, &reason);
                         }
                         self.paths.link_removed(now, address);
                         self.transport.forget(link);
@@ -546,6 +564,7 @@ impl Node {
     fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
         let own = [
             self.rendezvous.poll_timeout(),
+            self.tunnels.poll_timeout(),
             self.attempts.poll_timeout(now),
             self.nat.poll_timeout(),
             self.connections_deadline(),
@@ -564,6 +583,12 @@ impl Node {
 impl Node {
     /// Does with a datagram what its kind wants. One inside a relay frame comes here once more, as from its session's socket.
     fn tell_apart(&mut self, now: Instant, datagram: Datagram) {
+        if let SocketName::Tunnel(number) = datagram.socket
+            && !self.stream_admits(number, &datagram)
+        {
+            self.dropped.unknown += 1;
+            return;
+        }
         let context = Context {
             source_is_gate_peer: false,
             gate_role_active: false,
@@ -663,6 +688,7 @@ impl Engine for Node {
         if self.deadline.is_some_and(|at| at <= now) {
             self.timers_changed = true;
             self.rendezvous_timeout(now);
+            self.tunnels_timeout(now);
             self.attempts_timeout(now);
             self.nat_timeout(now);
             self.connections_timeout(now);
@@ -690,6 +716,9 @@ impl Engine for Node {
         }
         if let Some(transmit) = self.next_forwarded_frame(buffer) {
             return Some(transmit);
+        }
+        if let Some(request) = self.tunnels.poll_request(buffer) {
+            return Some(request);
         }
         if let Some((socket, destination)) = self.nat.poll_request(buffer) {
             return Some(Transmit {
@@ -740,6 +769,7 @@ impl Engine for Node {
             || self.router.forwarding.has_frames()
             || self.copied.path.is_some()
             || self.nat.has_requests()
+            || self.tunnels.has_requests()
         {
             return Some(self.now);
         }

@@ -182,6 +182,12 @@ impl Paths {
         before != route.best
     }
 
+    /// True if that path of the route has proven itself since it was last doubted.
+    pub fn is_verified(&self, address: SyntheticAddress, source: Source) -> bool {
+        let mut paths = self.routes.get(&address).into_iter().flat_map(|route| &route.paths);
+        paths.any(|path| path.source() == source && path.verified)
+    }
+
     /// The addresses of that route's paths that lead through no forwarder.
     pub fn addresses(&self, address: SyntheticAddress) -> impl Iterator<Item = SocketAddr> + '_ {
         let paths = self.routes.get(&address).into_iter().flat_map(|route| &route.paths);

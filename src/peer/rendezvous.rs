@@ -1,7 +1,8 @@
 //! The session with the server.
 //!
 //! In: the game's wish (name or address, port, key), resolved names, link events, the server's messages. Out: dials, the Hello with
-//! its access proof, `SERVER_…` events. States: idle → resolving → dialling (one address after the other) → greeting → up; after a
+//! its access proof, `SERVER_…` events. States: idle → resolving → dialling (one address after the other; streams beside it, see [`super::tunnel`]) →
+//! greeting → up; after a
 //! loss → waiting → resolving again, for ever.
 //!
 //! Decisions. A wish for the server that stands is answered at once, with WRONG_KEY if it names another key than the one that was proven
@@ -13,12 +14,13 @@
 //!
 //! Timers: [`CONNECT_TIME`], [`NEXT_ADDRESS_TIME`], [`RESOLVE_TIME`], and the waits between reconnects.
 
+mod words;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rand::Rng;
-use ring::hmac;
 
 use super::Node;
 use super::api::{Event, Reason, RequestId, SideEffect};
@@ -29,11 +31,13 @@ use super::requests::Pending;
 use crate::codes::Code;
 use crate::engine::SocketName;
 use crate::transport::identity::PublicKey;
-use crate::transport::{CloseInfo, CloseReason, LinkId, LinkKind, SyntheticAddress};
+use crate::transport::{CloseInfo, CloseReason, LinkId, SyntheticAddress};
 use crate::wire::PROTOCOL_VERSION;
 use crate::wire::control::{ACCESS_EXPORTER_LABEL, FromServer, Hello, ToServer};
 use crate::wire::introduction::{Candidate, CandidateKind};
 use crate::wire::{DecodeError, MAX_CANDIDATES};
+use words::access_proof;
+pub(super) use words::server_reason;
 
 /// Handshake and greeting with one address: two round trips, with room for four losses in a row.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -44,7 +48,7 @@ const RESOLVE_TIME: Duration = Duration::from_secs(10);
 /// Addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 8;
 /// Guess for the first packet's round trip: a server on the same continent, doubled.
-const INITIAL_ROUND_TRIP: Duration = Duration::from_millis(100);
+pub(super) const INITIAL_ROUND_TRIP: Duration = Duration::from_millis(100);
 /// Wait before the first reconnect: a server that restarts is back in about that, and losing a packet burst costs no more.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// Longest wait between reconnects: short enough for a player to sit out, long enough for thousands of nodes to be no flood.
@@ -63,11 +67,26 @@ struct Target {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Idle,
-    Resolving { id: u32, deadline: Instant },
-    Dialling { link: LinkId, deadline: Instant },
-    Greeting { link: LinkId, deadline: Instant },
-    Up { link: LinkId },
-    Waiting { until: Instant },
+    Resolving {
+        id: u32,
+        deadline: Instant,
+    },
+    Dialling {
+        link: LinkId,
+        deadline: Instant,
+    },
+    /// UDP has come to nothing; streams are still being tried.
+    Streams,
+    Greeting {
+        link: LinkId,
+        deadline: Instant,
+    },
+    Up {
+        link: LinkId,
+    },
+    Waiting {
+        until: Instant,
+    },
 }
 
 /// The session.
@@ -89,8 +108,11 @@ pub(super) struct Rendezvous {
     noticed: Option<Code>,
     last_failure: Option<Reason>,
     pub key: Option<PublicKey>,
+    /// This node's UDP address as the server sees it.
     pub observed: Option<SocketAddr>,
-    /// Where the server of the standing session is.
+    /// The same, or on a stream the address of that.
+    seen: Option<SocketAddr>,
+    /// Where the server of the standing session is, if the session goes by UDP.
     pub server_address: Option<SocketAddr>,
     /// Further addresses at which it answers STUN.
     pub stun: Vec<SocketAddr>,
@@ -114,6 +136,7 @@ impl Rendezvous {
             last_failure: None,
             key: None,
             observed: None,
+            seen: None,
             server_address: None,
             stun: Vec::new(),
             known_addresses: Vec::new(),
@@ -134,13 +157,23 @@ impl Rendezvous {
     }
 
     /// The key that the present session, or try, accepts; `None`: any.
-    fn expected_key(&self) -> Option<PublicKey> {
+    pub(super) fn expected_key(&self) -> Option<PublicKey> {
         self.target.as_ref().and_then(|target| target.key).or(self.pinned)
+    }
+
+    /// No way has led to the server yet, and at least one is being tried.
+    pub fn is_dialling(&self) -> bool {
+        matches!(self.state, State::Dialling { .. } | State::Streams)
+    }
+
+    /// Streams are all that is being tried.
+    pub fn waits_for_streams(&self) -> bool {
+        self.state == State::Streams
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
-            State::Idle | State::Up { .. } => None,
+            State::Idle | State::Streams | State::Up { .. } => None,
             State::Resolving { deadline, .. } | State::Dialling { deadline, .. } | State::Greeting { deadline, .. } => {
                 Some(deadline)
             }
@@ -238,6 +271,7 @@ impl Node {
     pub(super) fn leave_server(&mut self, now: Instant, text: &str) {
         self.timers_changed = true;
         self.view_changed = true;
+        self.leave_streams(now);
         if let Some(link) = self.rendezvous.link() {
             let info = CloseInfo {
                 code: Code::Closed.number(),
@@ -307,6 +341,7 @@ impl Node {
             .collect();
         self.rendezvous.known_addresses = self.rendezvous.addresses.iter().copied().collect();
         self.rendezvous.last_failure = None;
+        self.udp_is_tried(now);
         self.dial_next_address(now);
     }
 
@@ -331,12 +366,7 @@ impl Node {
             self.rendezvous.last_failure = Some(Reason { code, text });
             return self.dial_next_address(now);
         };
-        self.paths.link_added(synthetic);
-        let expected = self.rendezvous.expected_key();
-        let link = self
-            .transport
-            .connect(now, synthetic, LinkKind::Server, expected, Some(INITIAL_ROUND_TRIP));
-        self.server_links.insert(link, synthetic);
+        let link = self.dial_server(now, synthetic);
         let time = if self.rendezvous.addresses.is_empty() {
             CONNECT_TIME
         } else {
@@ -348,7 +378,7 @@ impl Node {
 
     /// The route to a server at that address. The one that an older session's close still needs serves the new session as well. `None`: a
     /// player is connected over it.
-    fn server_route(&mut self, now: Instant, address: SocketAddr) -> Option<SyntheticAddress> {
+    pub(super) fn server_route(&mut self, now: Instant, address: SocketAddr) -> Option<SyntheticAddress> {
         let socket = if address.is_ipv4() {
             SocketName::Udp4
         } else {
@@ -377,6 +407,8 @@ impl Node {
     pub(super) fn server_link_connected(&mut self, now: Instant, link: LinkId, key: PublicKey) {
         self.timers_changed = true;
         self.rendezvous.key = Some(key);
+        self.rendezvous.addresses.clear();
+        self.server_way_chosen(now);
         if let Some(address) = self.server_links.get(&link) {
             self.paths.prove(*address, Owner::Server);
         }
@@ -384,6 +416,11 @@ impl Node {
             link,
             deadline: now + CONNECT_TIME,
         };
+        self.say_hello(link);
+    }
+
+    /// The first message of a session.
+    pub(super) fn say_hello(&mut self, link: LinkId) {
         let access_proof = match self.transport.export_keying_material(link, ACCESS_EXPORTER_LABEL) {
             Some(bytes) if !self.access_key.is_empty() => access_proof(&self.access_key, &bytes),
             _ => [0; 32],
@@ -453,6 +490,9 @@ impl Node {
 
     /// Something arrived from the server.
     pub(super) fn server_readable(&mut self, now: Instant, link: LinkId) {
+        if self.rendezvous.link() != Some(link) {
+            return self.side_link_readable(now, link);
+        }
         while let Some(message) = self.transport.next_control(link) {
             match FromServer::decode(&message) {
                 Ok(message) => self.server_message(now, message),
@@ -479,9 +519,13 @@ impl Node {
     fn server_message(&mut self, now: Instant, message: FromServer) {
         match message {
             FromServer::Welcome {
-                observed, stun, relays, ..
+                observed,
+                stun,
+                relays,
+                tunnel_port,
+                ..
             } => {
-                self.welcomed(now, observed, stun);
+                self.welcomed(now, observed, stun, tunnel_port);
                 self.relays_known(now, &relays);
             }
             // Nothing counts before the server has accepted this node.
@@ -516,18 +560,34 @@ impl Node {
         }
     }
 
-    fn welcomed(&mut self, now: Instant, observed: SocketAddr, stun: Vec<SocketAddr>) {
+    /// The session goes on over another link, which the server has just welcomed.
+    pub(super) fn session_moves(&mut self, now: Instant, link: LinkId, welcome: FromServer) {
+        let deadline = now + CONNECT_TIME;
+        self.rendezvous.state = State::Greeting { link, deadline };
+        if let Some(address) = self.server_links.get(&link) {
+            self.paths.prove(*address, Owner::Server);
+        }
+        self.server_message(now, welcome);
+    }
+
+    fn welcomed(&mut self, now: Instant, seen: SocketAddr, stun: Vec<SocketAddr>, tunnel_port: u16) {
         let State::Greeting { link, .. } = self.rendezvous.state else {
             return;
         };
-        let path = self.server_links.get(&link).and_then(|route| self.paths.best(*route));
-        self.rendezvous.server_address = path.map(|path| path.address);
+        self.session_has_way(now);
+        // A stream shows nothing of UDP.
+        let by_udp = !self.is_on_stream();
+        self.rendezvous.server_address = self.server_hop().map(|(_, address)| address).filter(|_| by_udp);
         self.rendezvous.stun = stun;
+        if let Some(target) = &self.rendezvous.target {
+            self.tunnels.note_port(&target.host, target.port, tunnel_port);
+        }
         self.timers_changed = true;
         self.view_changed = true;
         let rendezvous = &mut self.rendezvous;
         rendezvous.state = State::Up { link };
-        rendezvous.observed = Some(observed);
+        rendezvous.observed = Some(seen).filter(|_| by_udp);
+        rendezvous.seen = Some(seen);
         rendezvous.pinned = rendezvous.key;
         rendezvous.tries = 0;
         rendezvous.noticed = None;
@@ -539,21 +599,27 @@ impl Node {
             self.raise_server_connected(request);
         }
         if reconnected && let Some(key) = self.rendezvous.key {
-            self.raise(Event::ServerReconnected { key, observed });
+            self.raise(Event::ServerReconnected { key, observed: seen });
         }
         self.mapping_observed(now, reconnected);
-        self.nat_session_up(now, observed);
+        match self.rendezvous.observed {
+            Some(observed) => self.nat_session_up(now, observed),
+            None => self.nat_session_by_stream(now),
+        }
     }
 
     /// The session's link closed.
     pub(super) fn server_link_closed(&mut self, now: Instant, reason: CloseReason) {
+        if self.session_is_moving(&reason) {
+            return;
+        }
         let reason = server_reason(reason, matches!(self.rendezvous.state, State::Up { .. }));
         self.server_link_over(now, reason);
     }
 
     /// The session is given up although the server did not end it, and opened anew.
     pub(super) fn server_session_over(&mut self, now: Instant, reason: Reason) {
-        let State::Up { link } = self.rendezvous.state else {
+        let (State::Up { link } | State::Greeting { link, .. }) = self.rendezvous.state else {
             return;
         };
         let info = CloseInfo {
@@ -579,10 +645,12 @@ impl Node {
             if reason.code == Code::NoAnswer && !self.rendezvous.addresses.is_empty() {
                 return self.dial_next_address(now);
             }
-            return self.server_attempt_failed(now, reason);
+            return self.udp_failed(now, reason);
         }
         self.rendezvous.observed = None;
+        self.rendezvous.seen = None;
         self.rendezvous.server_address = None;
+        self.leave_streams(now);
         if reason.code == Code::Replaced {
             self.rendezvous.state = State::Idle;
             self.leave_server(now, "replaced");
@@ -594,8 +662,19 @@ impl Node {
         self.end_asks(now);
     }
 
-    fn server_attempt_failed(&mut self, now: Instant, reason: Reason) {
+    /// No UDP address has led to the server. Silence ends nothing while streams are being tried; everything else is an answer.
+    fn udp_failed(&mut self, now: Instant, reason: Reason) {
+        if reason.code == Code::NoAnswer && self.streams_go_on(now) {
+            self.rendezvous.state = State::Streams;
+            return;
+        }
+        let reason = self.no_way_to_server(reason);
+        self.server_attempt_failed(now, reason);
+    }
+
+    pub(super) fn server_attempt_failed(&mut self, now: Instant, reason: Reason) {
         self.timers_changed = true;
+        self.leave_streams(now);
         for request in std::mem::take(&mut self.rendezvous.requests) {
             self.raise_server_failed(request, reason.clone());
         }
@@ -656,7 +735,7 @@ impl Node {
             return;
         }
         match self.rendezvous.state {
-            State::Idle | State::Up { .. } => {}
+            State::Idle | State::Streams | State::Up { .. } => {}
             State::Waiting { .. } => self.begin_resolving(now),
             State::Resolving { .. } => {
                 let host = self
@@ -715,7 +794,7 @@ impl Node {
     }
 
     fn raise_server_connected(&mut self, request: RequestId) {
-        let (Some(key), Some(observed)) = (self.rendezvous.key, self.rendezvous.observed) else {
+        let (Some(key), Some(observed)) = (self.rendezvous.key, self.rendezvous.seen) else {
             return;
         };
         let verified = self
@@ -740,40 +819,6 @@ impl Node {
     }
 }
 
-/// HMAC-SHA-256 with the access key over bytes that only this TLS session has.
-fn access_proof(access_key: &str, exported: &[u8; 32]) -> [u8; 32] {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, access_key.as_bytes());
-    let mut proof = [0; 32];
-    proof.copy_from_slice(hmac::sign(&key, exported).as_ref());
-    proof
-}
-
-fn server_reason(reason: CloseReason, was_up: bool) -> Reason {
-    let (code, text) = match reason {
-        CloseReason::TimedOut if was_up => (Code::Lost, "the server went silent".to_owned()),
-        CloseReason::TimedOut | CloseReason::NoAnswer => (Code::NoAnswer, "the server did not answer".to_owned()),
-        CloseReason::Local => (Code::Closed, "closed by this node".to_owned()),
-        CloseReason::Remote(info) => {
-            let code = Code::from_number(info.code).filter(|code| code.number() <= Code::NoAnswer.number());
-            (
-                code.unwrap_or(if was_up { Code::Closed } else { Code::Refused }),
-                info.text,
-            )
-        }
-        CloseReason::WrongKey(key) => (
-            Code::WrongKey,
-            format!("the server proved another key: {}", key.to_hex()),
-        ),
-        CloseReason::Incompatible => (
-            Code::Incompatible,
-            "the server speaks another protocol version".to_owned(),
-        ),
-        CloseReason::ProtocolViolation(text) if was_up => (Code::ProtocolViolation, text),
-        CloseReason::ProtocolViolation(text) => (Code::Incompatible, format!("that is no Lanline server: {text}")),
-    };
-    Reason { code, text }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -788,42 +833,5 @@ mod tests {
             assert!(wait <= LONGEST_WAIT);
         }
         assert_eq!(rendezvous.next_wait(0), LONGEST_WAIT / 2);
-    }
-
-    #[test]
-    fn each_way_to_be_turned_away_has_its_code() {
-        let remote = |code: i32| {
-            CloseReason::Remote(CloseInfo {
-                code,
-                user_code: 0,
-                text: String::new(),
-            })
-        };
-        for code in [
-            Code::Refused,
-            Code::Full,
-            Code::Incompatible,
-            Code::WrongAccessKey,
-            Code::RateLimited,
-        ] {
-            assert_eq!(server_reason(remote(code.number()), false).code, code);
-        }
-        // A number that this version does not know, or that no server may give, is a refusal all the same.
-        for number in [-9_999, 0, 7, Code::Busy.number()] {
-            assert_eq!(server_reason(remote(number), false).code, Code::Refused);
-            assert_eq!(server_reason(remote(number), true).code, Code::Closed);
-        }
-        assert_eq!(server_reason(CloseReason::NoAnswer, false).code, Code::NoAnswer);
-        assert_eq!(server_reason(CloseReason::Incompatible, false).code, Code::Incompatible);
-        assert_eq!(
-            server_reason(CloseReason::WrongKey(PublicKey([1; 32])), false).code,
-            Code::WrongKey
-        );
-    }
-
-    #[test]
-    fn an_access_proof_depends_on_key_and_session() {
-        assert_ne!(access_proof("a", &[0; 32]), access_proof("b", &[0; 32]));
-        assert_ne!(access_proof("a", &[0; 32]), access_proof("a", &[1; 32]));
     }
 }

@@ -234,6 +234,7 @@ impl Node {
             port,
             address: path.map(|path| path.address),
             connected: self.server_is_up(),
+            tls: self.is_on_stream(),
         })
     }
 }

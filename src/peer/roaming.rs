@@ -71,6 +71,8 @@ const ASK_WINDOW: Duration = Duration::from_secs(10);
 const SEEK_INTERVAL: Duration = Duration::from_secs(5);
 /// Silence of the server after a ping: some round trips, and a lost packet repeated.
 const SERVER_SILENCE: Duration = Duration::from_millis(750);
+/// The same on a stream: TCP repeats a lost packet after 200 ms at the earliest, then after twice as long, and holds up what follows.
+const STREAM_SILENCE: Duration = Duration::from_secs(3);
 /// Validity of the secret for addresses that were not known before: the length of a probing series.
 const PROBING_TIME: Duration = Duration::from_secs(10);
 
@@ -448,7 +450,7 @@ impl Node {
     }
 
     /// Asks the server for a sign of life.
-    fn ping_server(&mut self, now: Instant) {
+    pub(super) fn ping_server(&mut self, now: Instant) {
         if self.server_is_up() && self.roaming.server_pinged.is_none() {
             self.roaming.server_pinged = Some(now);
             self.hurry_server(now);
@@ -466,8 +468,16 @@ impl Node {
             .and_then(|address| self.paths.heard(address));
         if !self.server_is_up() || heard.is_some_and(|heard| heard > since) {
             self.roaming.server_pinged = None;
-        } else if now >= since + SERVER_SILENCE {
+        } else if now >= since + self.server_silence() {
             self.reopen_server_session(now, "the server does not answer at this node's address any more");
+        }
+    }
+
+    fn server_silence(&self) -> Duration {
+        if self.is_on_stream() {
+            STREAM_SILENCE
+        } else {
+            SERVER_SILENCE
         }
     }
 

@@ -1,12 +1,15 @@
 //! The forwarder by itself: two nodes, and those who try to abuse it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
 use super::ticket::{Grant, SideKey, TICKET_LENGTH, TicketKey};
-use super::{Dropped, MAX_WAITING, Relay, RelayLimits, Verdict};
+use super::{
+    Dropped, MAX_WAITING, MAX_WAITING_BYTES, Passage, Relay, RelayCounters, RelayLimits, RelayShared, Verdict, Way,
+};
 use crate::engine::SocketName::{self, Udp4};
 use crate::transport::identity::Guid;
 use crate::wire::relay::{Bind, Bound, DATA_AUTHENTICATED, DataHeader, GONE_LENGTH, Gone, Refusal};
@@ -39,17 +42,27 @@ fn grant(from_asker: bool) -> Grant {
 struct World {
     now: Instant,
     relay: Relay,
+    sealer: TicketKey,
     nonce: u8,
 }
 
 impl World {
     fn with(limits: RelayLimits) -> Self {
+        let [world] = Self::shards(limits);
+        world
+    }
+
+    /// Several that are shards of one relay.
+    fn shards<const COUNT: usize>(limits: RelayLimits) -> [Self; COUNT] {
         let now = Instant::now();
-        Self {
+        let shared = Arc::new(RelayShared::new(now, limits));
+        shared.set_ticket_key(now, sealer(), CLOCK);
+        [(); COUNT].map(|()| Self {
             now,
-            relay: Relay::new(now, sealer(), limits, CLOCK),
+            relay: Relay::shard(shared.clone()),
+            sealer: sealer(),
             nonce: 0,
-        }
+        })
     }
 
     fn new() -> Self {
@@ -66,7 +79,7 @@ impl World {
 
     fn bind_frame(&mut self, grant: &Grant) -> Vec<u8> {
         self.nonce += 1;
-        let ticket = sealer().seal([self.nonce; 12], grant);
+        let ticket = self.sealer.seal([self.nonce; 12], grant);
         let mut bind = Bind {
             key_number: grant.key_number,
             session: grant.session,
@@ -220,6 +233,10 @@ fn an_expired_ticket_is_refused_and_ends_its_session() {
         world.data(&grant(true), 1, 1, b"x").0,
         Verdict::Dropped(Dropped::Expired)
     );
+    assert_eq!(
+        (world.relay.counters().expired, world.relay.counters().over_budget),
+        (1, 0)
+    );
     world.relay.handle_timeout(world.now);
     assert_eq!(world.relay.counters().sessions, 0);
 }
@@ -320,6 +337,194 @@ fn a_node_has_one_budget_for_all_its_sessions() {
 }
 
 #[test]
+fn a_nodes_frames_are_counted_over_all_its_sessions_too() {
+    let mut world = World::with(RelayLimits {
+        frames_per_owner: 10,
+        ..RelayLimits::default()
+    });
+    let mut passed = 0;
+    for session in 0..10 {
+        let [asker, other] = [true, false].map(|side| Grant { session, ..grant(side) });
+        world.bind(&asker, 1);
+        world.bind(&other, 2);
+        passed += (1..10).filter(|counter| world.passes(&asker, 1, *counter)).count();
+    }
+    assert_eq!(passed, 20);
+    assert_eq!(world.relay.counters().over_budget, 70);
+}
+
+#[test]
+fn shards_have_one_limit_of_sessions_and_one_budget_a_node() {
+    let mut shards: [World; 2] = World::shards(RelayLimits {
+        max_sessions: 4,
+        bytes_per_owner: 1_000,
+        ..RelayLimits::default()
+    });
+    let mut passed = 0;
+    for session in 0..6 {
+        let world = &mut shards[session as usize % 2];
+        let [asker, other] = [true, false].map(|side| Grant { session, ..grant(side) });
+        let refusal = world.bind(&asker, 1);
+        assert_eq!(refusal, (session >= 4).then_some(Refusal::Full), "{session}");
+        world.bind(&other, 2);
+        passed += (1..10)
+            .filter(|counter| matches!(world.data(&asker, 1, *counter, &[0; 100]).0, Verdict::Forward { .. }))
+            .count();
+    }
+    assert_eq!(passed, 20);
+    assert_eq!(shards[0].relay.load(), 1.0);
+    let mut sum = RelayCounters::default();
+    shards.iter().for_each(|world| sum += world.relay.counters());
+    assert_eq!((sum.sessions, sum.begun, sum.forwarded, sum.refused), (4, 4, 20, 4));
+    // A shard that is no more has no sessions.
+    let [first, mut second] = shards;
+    drop(first);
+    assert_eq!(second.relay.load(), 0.5);
+    let fresh = Grant {
+        session: 100,
+        ..grant(true)
+    };
+    assert_eq!(second.bind(&fresh, 1), None);
+}
+
+#[test]
+fn a_node_gets_no_fresh_budget_by_ending_its_sessions() {
+    let mut world = World::with(RelayLimits {
+        bytes_per_owner: 1_000,
+        ..RelayLimits::default()
+    });
+    let mut passed = 0;
+    for _ in 0..3 {
+        world.bind(&grant(true), 1);
+        world.bind(&grant(false), 2);
+        passed += (1..50)
+            .filter(|counter| {
+                matches!(
+                    world.data(&grant(true), 1, *counter, &[0; 100]).0,
+                    Verdict::Forward { .. }
+                )
+            })
+            .count();
+        world.relay.end(SESSION);
+        world.relay.handle_timeout(world.now);
+    }
+    assert_eq!(passed, 20);
+}
+
+#[test]
+fn frames_that_wait_have_a_bound_over_all_sessions() {
+    let mut world = World::new();
+    let payload = vec![0; 60_000];
+    let (mut kept, mut session) = (0, 0);
+    let dropped = loop {
+        session += 1;
+        let asker = Grant {
+            session,
+            owner: Guid(session),
+            ..grant(true)
+        };
+        world.bind(&asker, 1);
+        match world.data(&asker, 1, 1, &payload).0 {
+            Verdict::Kept => kept += payload.len(),
+            verdict => break verdict,
+        }
+        assert!(kept <= MAX_WAITING_BYTES);
+    };
+    assert_eq!(dropped, Verdict::Dropped(Dropped::NobodyThere));
+    assert!(kept + 2 * payload.len() > MAX_WAITING_BYTES);
+    // Whoever ends gives back what waited for it.
+    (1..=session).for_each(|session| world.relay.end(session));
+    assert_eq!(world.relay.shared.waiting_bytes(), 0);
+}
+
+#[test]
+fn each_direction_of_a_session_has_a_lane_of_its_own() {
+    let mut world = World::new();
+    let lane = |world: &mut World, session: u64, from_asker: bool, counter: u64| {
+        let from = Grant {
+            session,
+            ..grant(from_asker)
+        };
+        let source = Way {
+            socket: Udp4,
+            address: way(if from_asker { 1 } else { 2 }),
+            local_ip: None,
+        };
+        match world
+            .relay
+            .pass(world.now, &source, &mut data_frame(&from, counter, b"x"))
+        {
+            Passage::Forward { lane, .. } => lane,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut lanes = std::collections::BTreeSet::new();
+    for session in 0..50 {
+        for from_asker in [true, false] {
+            world.bind(
+                &Grant {
+                    session,
+                    ..grant(from_asker)
+                },
+                if from_asker { 1 } else { 2 },
+            );
+        }
+        for from_asker in [true, false] {
+            let first = lane(&mut world, session, from_asker, 1);
+            assert_eq!(lane(&mut world, session, from_asker, 2), first);
+            lanes.insert(first);
+        }
+    }
+    assert_eq!(lanes, (0..100).collect(), "small numbers, each once");
+}
+
+#[test]
+fn a_side_is_answered_from_the_address_that_it_knows() {
+    let mut world = World::new();
+    let at = |port: u16, ip: u8| Way {
+        socket: Udp4,
+        address: way(port),
+        local_ip: Some(IpAddr::from([198, 51, 100, ip])),
+    };
+    for (from_asker, source) in [(true, at(1, 1)), (false, at(2, 2))] {
+        let mut frame = world.bind_frame(&grant(from_asker));
+        assert_eq!(world.relay.pass(world.now, &source, &mut frame), Passage::Answer);
+    }
+    let mut pass = |from_asker: bool, source: Way, counter: u64| {
+        let mut frame = data_frame(&grant(from_asker), counter, b"x");
+        match world.relay.pass(world.now, &source, &mut frame) {
+            Passage::Forward { way, .. } => Some(way),
+            _ => None,
+        }
+    };
+    assert_eq!(pass(true, at(1, 1), 1), Some(at(2, 2)));
+    assert_eq!(pass(false, at(2, 2), 1), Some(at(1, 1)));
+    // It goes on at another of the relay's addresses: as a move, only upon a new counter.
+    assert_eq!(pass(true, at(1, 3), 3), Some(at(2, 2)));
+    assert_eq!(pass(true, at(1, 1), 2), None);
+    assert_eq!(pass(false, at(2, 2), 2), Some(at(1, 3)));
+}
+
+#[test]
+fn another_ticket_key_is_for_new_tickets_and_sessions_go_on() {
+    let mut world = World::bound();
+    let other_key = TicketKey::new(&[10; 32]);
+    // Its clock stands elsewhere: by the old one all its tickets would have expired.
+    world.relay.shared.set_ticket_key(world.now, other_key.clone(), 5);
+    assert!(world.passes(&grant(true), 1, 1), "a session that stands");
+    let mut old = world.bind_frame(&grant(true));
+    let verdict = world.relay.handle(world.now, Udp4, way(1), &mut old);
+    assert_eq!(verdict, Verdict::Dropped(Dropped::Forged));
+    let fresh = Grant {
+        session: 78,
+        expires: 1_000,
+        ..grant(true)
+    };
+    world.sealer = other_key;
+    assert_eq!(world.bind(&fresh, 1), None);
+}
+
+#[test]
 fn the_first_frames_wait_for_the_other_side() {
     let mut world = World::new();
     world.bind(&grant(true), 1);
@@ -342,7 +547,7 @@ fn the_first_frames_wait_for_the_other_side() {
             grant(false).key.data_tag(waiting.frame.first_chunk().unwrap())
         );
     }
-    assert_eq!(world.relay.waiting_bytes, 0);
+    assert_eq!(world.relay.shared.waiting_bytes(), 0);
 }
 
 #[test]

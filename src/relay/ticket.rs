@@ -19,7 +19,7 @@
 //! | 82 | 16 | tag |
 
 use std::fmt;
-use std::hash::Hasher;
+use std::sync::Arc;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hmac;
@@ -38,13 +38,31 @@ const SEALED: usize = 70;
 const TAG: usize = 16;
 const _: () = assert!(TICKET_LENGTH <= MAX_TICKET);
 
+/// Makes the tags of data frames: the half of a side's secret that is kept as long as its session.
+///
+/// SipHash-2-4, a keyed function for short inputs. 64 bits, and a forger has the ticket's lifetime for guesses that are counted.
+#[derive(Clone, Copy)]
+pub struct DataKey([u64; 2]);
+
+impl fmt::Debug for DataKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("DataKey(…)")
+    }
+}
+
+impl DataKey {
+    /// The tag of a data frame, over its header before the tag.
+    #[inline]
+    pub fn data_tag(&self, authenticated: &[u8; DATA_AUTHENTICATED]) -> [u8; 8] {
+        let [low, high] = self.0;
+        SipHasher24::new_with_keys(low, high).hash(authenticated).to_be_bytes()
+    }
+}
+
 /// What a side's secret is good for.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct SideKey {
     secret: [u8; 32],
-    /// Tags of data frames: SipHash-2-4, a keyed function for short inputs. 64 bits, and a forger has the ticket's lifetime for guesses
-    /// that are counted.
-    data: SipHasher24,
 }
 
 impl fmt::Debug for SideKey {
@@ -53,29 +71,25 @@ impl fmt::Debug for SideKey {
     }
 }
 
-impl PartialEq for SideKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.secret == other.secret
-    }
-}
-
 impl SideKey {
     /// From the secret that the ticket grants.
     pub fn new(secret: [u8; 32]) -> Self {
-        let mut half = [0; 16];
-        half.copy_from_slice(&secret[16..]);
-        Self {
-            secret,
-            data: SipHasher24::new_with_key(&half),
-        }
+        Self { secret }
+    }
+
+    /// What makes the tags of data frames.
+    pub fn data_key(&self) -> DataKey {
+        let word = |place: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&self.secret[place..place + 8]);
+            u64::from_le_bytes(bytes)
+        };
+        DataKey([word(16), word(24)])
     }
 
     /// The tag of a data frame, over its header before the tag.
-    #[inline]
     pub fn data_tag(&self, authenticated: &[u8; DATA_AUTHENTICATED]) -> [u8; 8] {
-        let mut hasher = self.data;
-        hasher.write(authenticated);
-        hasher.finish().to_be_bytes()
+        self.data_key().data_tag(authenticated)
     }
 
     fn control_key(&self, label: &[u8]) -> hmac::Key {
@@ -139,8 +153,9 @@ pub struct Grant {
     pub key: SideKey,
 }
 
-/// What coordinator and relay share.
-pub struct TicketKey(LessSafeKey);
+/// What coordinator and relay share. A clone is a reference: every shard has one.
+#[derive(Clone)]
+pub struct TicketKey(Arc<LessSafeKey>);
 
 impl fmt::Debug for TicketKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -152,7 +167,7 @@ impl TicketKey {
     /// From 32 random bytes.
     pub fn new(key: &[u8; 32]) -> Self {
         let key = UnboundKey::new(&AES_256_GCM, key).expect("the key has the algorithm's length");
-        Self(LessSafeKey::new(key))
+        Self(Arc::new(LessSafeKey::new(key)))
     }
 
     /// Seals a grant. `nonce` is random and never used twice.
@@ -181,9 +196,10 @@ impl TicketKey {
         if sealed.len() != SEALED + TAG {
             return None;
         }
-        let mut sealed = sealed.to_vec();
+        let mut plain = [0; SEALED + TAG];
+        plain.copy_from_slice(sealed);
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let plain = self.0.open_in_place(nonce, Aad::empty(), &mut sealed).ok()?;
+        let plain = self.0.open_in_place(nonce, Aad::empty(), &mut plain).ok()?;
         read_grant(plain).ok()
     }
 }

@@ -96,6 +96,7 @@ mod tests {
             let mut key = [0; 32];
             key[..4].copy_from_slice(&number.to_be_bytes());
             let applicant = Applicant {
+                tunnelled: false,
                 key: PublicKey(key),
                 app: "game",
                 observed: "203.0.113.1:4000".parse().unwrap(),

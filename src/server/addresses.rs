@@ -7,7 +7,7 @@
 //! An entry never moves from one real address to another: what QUIC has proven of one address says nothing of the next.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::engine::SocketName;
@@ -86,6 +86,18 @@ impl AddressTable {
     /// The server's own address as that node uses it, where the system told.
     pub fn local_ip(&self, synthetic: SyntheticAddress) -> Option<IpAddr> {
         self.entries.get(&synthetic)?.local_ip
+    }
+
+    /// Addresses on that socket that links use.
+    pub fn linked_at(&self, socket: SocketName) -> Vec<SyntheticAddress> {
+        let lowest = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let here = self
+            .synthetic
+            .range((socket, lowest)..)
+            .take_while(|((name, _), _)| *name == socket);
+        here.map(|(_, address)| *address)
+            .filter(|address| self.entries.get(address).is_some_and(|entry| entry.links > 0))
+            .collect()
     }
 
     /// A link uses the address: it is kept until [`link_closed`](Self::link_closed).

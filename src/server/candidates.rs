@@ -12,7 +12,7 @@
 //! | loopback | the server saw both nodes on loopback |
 //! | multicast, link-local, unspecified, reserved, port 0; `Observed` | never |
 //!
-//! Seen are the address of the node's session and those that it has proven with the server's cookies (of the other IP version, of
+//! Seen are the address of the node's session (on a tunnel: of its TCP stream, which is told to nobody) and those that it has proven with the server's cookies (of the other IP version, of
 //! another interface). Others are told of all of these, as `Observed`.
 
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +27,8 @@ use crate::wire::introduction::{Candidate, CandidateKind};
 pub struct Addresses<'a> {
     /// As the server sees it.
     pub observed: SocketAddr,
+    /// That is the address of a TCP stream: it shows which network the node is in, and nobody can send to it.
+    pub tunnelled: bool,
     /// What it has proven, checked.
     pub proofs: &'a [AddressProof],
     /// As the node says.
@@ -56,7 +58,7 @@ pub fn for_introduction(node: Addresses<'_>, receiver: Addresses<'_>) -> Vec<Can
             candidates.push(Candidate { kind, address });
         }
     };
-    for address in node.seen() {
+    for address in node.seen().skip(usize::from(node.tunnelled)) {
         // One that the server saw on loopback has no address there that anybody else could use.
         let usable = match scope(address.ip()) {
             Scope::Loopback => both_on_loopback,
@@ -143,11 +145,13 @@ mod tests {
         let (claimed, proofs, receiver_proofs) = (claims(claimed), proofs(proven), proofs(receiver_proven));
         let node = Addresses {
             observed: observed.parse().unwrap(),
+            tunnelled: false,
             proofs: &proofs,
             claimed: &claimed,
         };
         let receiver = Addresses {
             observed: receiver.parse().unwrap(),
+            tunnelled: false,
             proofs: &receiver_proofs,
             claimed: &[],
         };

@@ -316,7 +316,7 @@ fn introduction(id: u64, secret: [u8; 32], request: u32, peer: &Node, receiver: 
         secret,
         valid_ms: VALID_TIME.as_millis() as u32,
         candidates,
-        own_observed: Some(receiver.observed),
+        own_observed: Some(receiver.observed).filter(|_| !receiver.tunnelled),
         facts: open(peer.profile.facts),
         permit,
         relays: Vec::new(),

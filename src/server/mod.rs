@@ -26,6 +26,9 @@
 //!
 //! Datagrams are told apart in the order of [`classify`](crate::wire::classify). On the second port only STUN is answered.
 //!
+//! **A node on a tunnel** (UDP is blocked where it is; [`SocketName::Tunnel`]) is a node like others, but nobody is told the address of its TCP
+//! stream: no packet to it would arrive. That address counts only for whether two players share a local network.
+//!
 //! **A node whose address changes** (its NAT forgot the mapping, or it moved to another network) opens a new connection,
 //! which replaces the old one. Packets of the old connection from the new address are dropped: to follow them, the server
 //! would have to prove that they are the node's and not a copy that somebody else sent first.
@@ -76,6 +79,7 @@ pub use proxy_login::ProxyNews;
 use reflector::{Outcome, Reflector};
 use registry::Registry;
 use relays::Relays;
+pub use relays::ticket_key;
 use sessions::Sessions;
 
 /// Silence after which a node is forgotten. Nodes keep their NAT's mapping alive several times in that time; most ask
@@ -126,6 +130,9 @@ pub struct ServerConfig {
     pub proxy_password: String,
     /// The present moment in milliseconds since 1970: what tickets' expiry is told in.
     pub wall_clock: u64,
+    /// The TCP port at which the outside takes datagrams in TLS streams ([`crate::wire::tunnel`]), which nodes are told; 0: none. The socket of a
+    /// stream is [`SocketName::Tunnel`]; its end is told by [`Server::tunnel_closed`].
+    pub tunnel_port: u16,
 }
 
 /// Figures of a server, for logs, metrics and tests.
@@ -179,6 +186,7 @@ pub struct ServerCounters {
 pub struct Server {
     identity: Arc<Identity>,
     sockets: Vec<ServerSocket>,
+    tunnel_port: u16,
     access_key: String,
     random: StdRng,
     transport: Transport,
@@ -235,6 +243,7 @@ impl Server {
             proxy_logins: ProxyLogins::new(config.proxy_password),
             identity: config.identity,
             sockets: config.sockets,
+            tunnel_port: config.tunnel_port,
             access_key: config.access_key,
             random,
             transport,
@@ -275,6 +284,13 @@ impl Server {
         self.handle_links(now);
     }
 
+    /// A stream of that number is gone, and with it everybody who came by it: a closed stream says what silence says of UDP, only sooner.
+    pub fn tunnel_closed(&mut self, now: Instant, number: u32) {
+        let addresses = self.addresses.linked_at(SocketName::Tunnel(number));
+        self.close_links_of(now, &addresses);
+        self.handle_links(now);
+    }
+
     /// The synthetic address for a QUIC packet, a fresh one if the packet may be of a connection that is new here.
     fn synthetic_address(&mut self, now: Instant, datagram: &Datagram, kind: Kind) -> Option<SyntheticAddress> {
         if let Some(known) = self.addresses.heard(now, datagram.socket, datagram.source) {
@@ -291,10 +307,11 @@ impl Server {
     }
 
     fn handle_quic(&mut self, now: Instant, datagram: Datagram, kind: Kind) {
-        let main = self
-            .sockets
-            .iter()
-            .any(|socket| socket.name == datagram.socket && socket.main);
+        let main = is_tunnel(datagram.socket)
+            || self
+                .sockets
+                .iter()
+                .any(|socket| socket.name == datagram.socket && socket.main);
         let address = if main {
             self.synthetic_address(now, &datagram, kind)
         } else {
@@ -313,6 +330,11 @@ impl Server {
             None => self.counters.dropped += 1,
         }
     }
+}
+
+/// A TLS stream. Its address is a TCP one: it says nothing of what the node's UDP socket looks like from outside.
+fn is_tunnel(socket: SocketName) -> bool {
+    matches!(socket, SocketName::Tunnel(_))
 }
 
 impl Engine for Server {

@@ -16,9 +16,9 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use super::ServerSocket;
 use super::cookies::Cookies;
 use super::limits::StunLimits;
+use super::{ServerSocket, is_tunnel};
 use crate::engine::{Datagram, SocketName, Transmit};
 use crate::scope::{Scope, scope};
 use crate::wire::stun::{ChangeRequest, MAX_RESPONSE, Request, Response, UnknownAttributes};
@@ -69,6 +69,9 @@ impl Reflector {
 
     /// Takes a datagram that looks like STUN.
     pub fn handle(&mut self, now: Instant, datagram: &Datagram) -> Outcome {
+        if is_tunnel(datagram.socket) {
+            return self.handle_tunnelled(now, datagram);
+        }
         let arrived_on = self
             .sockets
             .iter()
@@ -94,6 +97,38 @@ impl Reflector {
             destination: SocketAddr::new(datagram.source.ip(), port),
             response,
             padded: request.padding.map_or(0, |_| datagram.contents.len()),
+        });
+        Outcome::Answered
+    }
+
+    /// A request that came by a TLS stream shows the address of a TCP connection: no fact about UDP follows from it. It is answered plainly, without
+    /// a cookie (that would prove an address for UDP), and never from elsewhere.
+    fn handle_tunnelled(&mut self, now: Instant, datagram: &Datagram) -> Outcome {
+        let Ok(request) = Request::decode(&datagram.contents) else {
+            return Outcome::Invalid;
+        };
+        let padded = datagram.contents.len() >= MAX_RESPONSE;
+        if self.waiting.len() >= MAX_WAITING || !self.limits.allow(now, datagram.source.ip(), padded) {
+            return Outcome::Limited;
+        }
+        let transaction = request.transaction;
+        let plain = request.change == ChangeRequest::default() && request.padding.is_none();
+        let response = match plain && request.response_port.is_none() {
+            _ if !request.unknown.is_empty() => Response::unknown_attributes(transaction, request.unknown),
+            false => Response::bad_request(transaction),
+            true => Response::Success {
+                transaction,
+                mapped: datagram.source,
+                origin: None,
+                other: None,
+                cookie: None,
+            },
+        };
+        self.waiting.push_back(Answer {
+            socket: datagram.socket,
+            destination: datagram.source,
+            response,
+            padded: 0,
         });
         Outcome::Answered
     }

@@ -45,6 +45,8 @@ pub struct Node {
     pub app: AppId,
     /// Its address as the server sees it.
     pub observed: SocketAddr,
+    /// That is the address of a TCP stream, and no UDP packet to it arrives.
+    pub tunnelled: bool,
     /// What it measured of the way to relays.
     pub round_trips: Box<[RelayRoundTrip]>,
     /// The rest.
@@ -71,6 +73,8 @@ pub struct Applicant<'a> {
     pub app: &'a str,
     /// Its address as the server sees it.
     pub observed: SocketAddr,
+    /// See [`Node::tunnelled`].
+    pub tunnelled: bool,
     /// The rest.
     pub profile: Profile,
 }
@@ -139,6 +143,7 @@ impl Registry {
             guid,
             app,
             observed: applicant.observed,
+            tunnelled: applicant.tunnelled,
             round_trips: Box::default(),
             profile: applicant.profile,
             app_name,
@@ -207,6 +212,7 @@ mod tests {
             key: PublicKey([key; 32]),
             app,
             observed: "203.0.113.1:4000".parse().unwrap(),
+            tunnelled: false,
             profile: Profile::default(),
         }
     }

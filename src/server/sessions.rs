@@ -17,7 +17,7 @@ use super::introductions::Notice;
 use super::limits::ControlBudget;
 use super::registry::{Applicant, Node, Profile, Refusal};
 use super::relay_requests::Wish;
-use super::{IDLE_TIMEOUT, Server};
+use super::{IDLE_TIMEOUT, Server, is_tunnel};
 use crate::codes::Code;
 use crate::engine::SocketName;
 use crate::transport::identity::PublicKey;
@@ -115,6 +115,22 @@ impl Server {
         let links: Vec<LinkId> = self.sessions.links.keys().copied().collect();
         for link in links {
             self.close(now, link, (code, text));
+        }
+    }
+
+    /// Closes every link at those addresses.
+    pub(super) fn close_links_of(&mut self, now: Instant, addresses: &[SyntheticAddress]) {
+        if addresses.is_empty() {
+            return;
+        }
+        let here = self
+            .sessions
+            .links
+            .iter()
+            .filter(|(_, session)| addresses.contains(&session.address));
+        let links: Vec<LinkId> = here.map(|(link, _)| *link).collect();
+        for link in links {
+            self.close(now, link, (Code::Lost, "the stream that carried the session has ended"));
         }
     }
 
@@ -242,6 +258,7 @@ impl Server {
             key,
             app: &hello.app,
             observed,
+            tunnelled: is_tunnel(socket),
             profile,
         };
         let replaced = self
@@ -268,6 +285,7 @@ impl Server {
             stun,
             idle_timeout_ms: IDLE_TIMEOUT.as_millis() as u32,
             relays: self.relays_known_to(link),
+            tunnel_port: self.tunnel_port,
         };
         self.tell(now, link, &welcome);
         Ok(())
@@ -423,6 +441,7 @@ impl Server {
 pub(super) fn addresses(node: &Node) -> Addresses<'_> {
     Addresses {
         observed: node.observed,
+        tunnelled: node.tunnelled,
         proofs: &node.profile.proofs,
         claimed: &node.profile.candidates,
     }

@@ -23,6 +23,8 @@ use crate::wire::introduction::{Candidate, CandidateKind, Introduction, NatFacts
 mod proxy_login;
 #[path = "relay_requests_tests.rs"]
 mod relay_requests;
+#[path = "tunnel_tests.rs"]
+mod tunnel;
 #[path = "updates_tests.rs"]
 mod updates;
 
@@ -34,6 +36,8 @@ struct Client {
     transport: Transport,
     server: SyntheticAddress,
     link: LinkId,
+    /// The server's, that its packets come in on.
+    socket: SocketName,
     real: SocketAddr,
     guid: Guid,
     key: PublicKey,
@@ -84,6 +88,7 @@ fn world_where(access_key: &str, max_nodes: usize, relay: RelayConfig, password:
         relay,
         wall_clock: 0,
         proxy_password: password.to_owned(),
+        tunnel_port: 443,
     };
     World {
         now,
@@ -114,10 +119,18 @@ fn hello() -> Hello {
 impl World {
     /// Connects a node, without Hello.
     fn connect(&mut self, key: u8, real: &str) -> usize {
-        self.connect_as(key, real, LinkKind::Server)
+        self.connect_by(SocketName::Udp4, key, real, LinkKind::Server)
     }
 
     fn connect_as(&mut self, key: u8, real: &str, kind: LinkKind) -> usize {
+        self.connect_by(SocketName::Udp4, key, real, kind)
+    }
+
+    fn connect_on(&mut self, socket: SocketName, key: u8, real: &str) -> usize {
+        self.connect_by(socket, key, real, LinkKind::Server)
+    }
+
+    fn connect_by(&mut self, socket: SocketName, key: u8, real: &str, kind: LinkKind) -> usize {
         let identity = Arc::new(Identity::from_seed([key; 32]));
         let mut transport = Transport::new(TransportConfig {
             identity: identity.clone(),
@@ -138,6 +151,7 @@ impl World {
             transport,
             server,
             link,
+            socket,
             real,
             guid,
             key: identity.public(),
@@ -198,7 +212,7 @@ impl World {
                     };
                     quiet = false;
                     for part in buffer.chunks(segment.unwrap_or(buffer.len()).max(1)) {
-                        let (socket, source) = (SocketName::Udp4, client.real);
+                        let (socket, source) = (client.socket, client.real);
                         let contents = BytesMut::from(part);
                         let datagram = Datagram {
                             socket,
@@ -217,13 +231,13 @@ impl World {
                     break;
                 };
                 quiet = false;
-                assert_eq!((transmit.size, transmit.socket), (buffer.len(), SocketName::Udp4));
+                assert_eq!(transmit.size, buffer.len());
                 for part in buffer.chunks(transmit.segment_size.unwrap_or(buffer.len()).max(1)) {
                     // Two nodes at one address: QUIC drops what is not its own.
                     for client in self
                         .clients
                         .iter_mut()
-                        .filter(|client| client.real == transmit.destination)
+                        .filter(|client| (client.socket, client.real) == (transmit.socket, transmit.destination))
                     {
                         let (server, contents) = (client.server, BytesMut::from(part));
                         client

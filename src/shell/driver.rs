@@ -18,6 +18,7 @@ use super::port_mapping::PortMapper;
 use super::record::EventRecord;
 use super::runtime;
 use super::signals::{NodeIo, NodeSocket};
+use super::tunnel::{Order, Tunnels};
 use super::udp::{BATCH_SIZE, ReceiveBuffer, SendOutcome};
 use crate::codes::EventType;
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
@@ -101,6 +102,8 @@ pub struct Driver {
     more_in_lanes: bool,
     /// There from the first order on.
     port_mapper: Option<PortMapper>,
+    /// There from the first stream on.
+    tunnels: Option<Tunnels>,
 }
 
 impl Driver {
@@ -135,6 +138,7 @@ impl Driver {
             rows: [0; 2],
             more_in_lanes: false,
             port_mapper: None,
+            tunnels: None,
         }
     }
 
@@ -148,7 +152,7 @@ impl Driver {
     pub fn turn(&mut self, node: &Node, readable: bool) -> Turn {
         let now = Instant::now();
         self.tell_what_was_fetched();
-        let more_in = readable && self.receive(now);
+        let more_in = (readable && self.receive(now)) | self.receive_tunnels(now);
         if self.engine.poll_timeout().is_some_and(|at| at <= now) {
             self.engine.handle_timeout(now);
         }
@@ -220,6 +224,15 @@ impl Driver {
         let Self { engine, pool, .. } = self;
         let take = |datagram| engine.handle_datagram(now, datagram);
         more | pool.receive(&mut self.receive_buffer, &mut self.datagrams, take)
+    }
+
+    /// What streams brought. True if there may be more.
+    fn receive_tunnels(&mut self, now: Instant) -> bool {
+        let Self { engine, tunnels, .. } = self;
+        match tunnels {
+            Some(tunnels) => tunnels.receive(|datagram| engine.handle_datagram(now, datagram)),
+            None => false,
+        }
     }
 
     /// Commands, answers and messages to the engine. Returns how many messages went in.
@@ -339,6 +352,23 @@ impl Driver {
                     });
                     mapper.order(order);
                 }
+                SideEffect::OpenTunnel { tunnel, address, key } => {
+                    let bound = self.bound.iter().find(|bound| bound.is_ipv4() == address.is_ipv4());
+                    let from = bound.filter(|bound| !bound.ip().is_unspecified()).copied();
+                    let tunnels = self.tunnels.get_or_insert_with(|| Tunnels::new(node.weak()));
+                    let order = Order {
+                        number: tunnel,
+                        address,
+                        key,
+                        from,
+                    };
+                    tunnels.open(node.weak(), &super::node::crypto(), order);
+                }
+                SideEffect::CloseTunnel { tunnel } => {
+                    if let Some(tunnels) = &mut self.tunnels {
+                        tunnels.close(tunnel);
+                    }
+                }
             }
         }
         answered
@@ -395,6 +425,10 @@ impl Driver {
                 return false;
             };
             let payload = &self.payload[..transmit.size.min(self.payload.len())];
+            if let (SocketName::Tunnel(number), Some(tunnels)) = (transmit.socket, &self.tunnels) {
+                tunnels.send(number, payload, transmit.segment_size);
+                continue;
+            }
             if let SendOutcome::Blocked { sent } = send(&mut self.sockets, &mut self.pool, &transmit, payload) {
                 self.blocked = Some(Blocked {
                     transmit,
@@ -461,7 +495,8 @@ impl Driver {
     /// Nothing waits for room in a socket, everybody who was left has been told, and routers have taken back what they gave.
     pub fn is_flushed(&self) -> bool {
         let taken_back = self.port_mapper.as_ref().is_none_or(PortMapper::is_idle);
-        taken_back && self.blocked.is_none() && !self.engine.is_leaving()
+        let written = self.tunnels.as_ref().is_none_or(Tunnels::is_flushed);
+        taken_back && written && self.blocked.is_none() && !self.engine.is_leaving()
     }
 
     /// Tells whoever has not been told yet, without waiting for anything any more.

@@ -10,9 +10,12 @@
 //! | [`signals`] | what wakes whom: readiness, wake-ups, timers |
 //! | [`spinning`] | game threads that poll without pause |
 //! | [`table`] | ids of nodes: look-up without a lock, destroy in the middle of anything |
+//! | [`crypto`] | TLS primitives |
 //! | [`identity_file`] | who a node is, kept and locked |
 //! | [`interfaces`] | addresses of the machine, and news of them |
 //! | [`udp`] | sockets: batches in, segments out |
+//! | `forwarder` | the server's threads that pass relay frames on |
+//! | [`tunnel`] | TLS streams over TCP, where UDP is blocked |
 //! | [`pool`] | further sockets, hundreds of them, behind one descriptor |
 //!
 //! Whoever holds a node's driver may run its turn: normally the background task, but also a game's thread inside
@@ -20,9 +23,12 @@
 
 pub mod clock;
 pub mod convert;
+pub mod crypto;
 pub mod driver;
 pub mod events;
 pub mod failure;
+#[cfg(feature = "program")]
+pub mod forwarder;
 pub mod identity_file;
 pub mod interfaces;
 pub mod node;
@@ -37,6 +43,7 @@ pub mod runtime;
 pub mod server;
 pub mod spinning;
 pub mod table;
+pub mod tunnel;
 pub mod udp;
 
 #[cfg(target_os = "linux")]

@@ -431,6 +431,11 @@ impl Node {
         self.wake(Urgency::Now);
     }
 
+    /// A stream brought datagrams.
+    pub fn tunnel_arrived(&self) {
+        self.wake(Urgency::Now);
+    }
+
     /// The machine's addresses changed.
     pub fn interfaces_changed(&self) {
         if self.alive().is_err() {
@@ -650,11 +655,9 @@ impl Node {
 }
 
 /// TLS primitives, made once.
-fn crypto() -> Arc<rustls::crypto::CryptoProvider> {
+pub(super) fn crypto() -> Arc<rustls::crypto::CryptoProvider> {
     static CRYPTO: OnceLock<Arc<rustls::crypto::CryptoProvider>> = OnceLock::new();
-    CRYPTO
-        .get_or_init(|| Arc::new(rustls::crypto::ring::default_provider()))
-        .clone()
+    CRYPTO.get_or_init(|| Arc::new(super::crypto::provider())).clone()
 }
 
 /// The sockets that `bind` asks for: one, or (empty) IPv4 and IPv6 with the same port if that is free for both.

@@ -166,7 +166,7 @@ pub(super) struct DelayBounded {
     last_drain: Instant,
     /// When this path was taken into use.
     began: Instant,
-    /// Bytes under way, as far as is known.
+    /// Bytes under way, as far as is known; those of [`left_behind`](Self::left_behind) apart.
     in_flight: u64,
     /// Bytes that were under way on the path before. Shared with the copy that [`on_new_path`] is handed.
     left_behind: Arc<AtomicU64>,
@@ -178,7 +178,8 @@ pub(super) fn on_new_path(connection: &mut Connection, now: Instant) {
         let copy = connection.congestion_state().clone_box().into_any();
         copy.downcast::<DelayBounded>().ok()
     };
-    let left_behind = copy(connection).map_or(0, |before| before.in_flight);
+    let under_way = |before: Box<DelayBounded>| before.in_flight + before.left_behind.load(Ordering::Relaxed);
+    let left_behind = copy(connection).map_or(0, under_way);
     connection.path_changed(now);
     if let Some(fresh) = copy(connection) {
         fresh.left_behind.store(left_behind, Ordering::Relaxed);
@@ -432,7 +433,7 @@ impl Controller for DelayBounded {
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, _largest_acknowledged: Option<u64>) {
-        self.in_flight = in_flight;
+        self.in_flight = in_flight.saturating_sub(self.left_behind.load(Ordering::Relaxed));
         let Some(queue) = self.queue() else { return };
         if self.starting {
             // The smoothed value lags behind by several acknowledgements; meanwhile the window would double. A little less than the target

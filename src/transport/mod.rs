@@ -6,6 +6,7 @@
 //! | file | what |
 //! |---|---|
 //! | `tls` | raw Ed25519 keys on both sides, the expected one checked inside the handshake |
+//! | [`tunnel_tls`] | the same keys for TLS over TCP ([`crate::wire::tunnel`]) |
 //! | `connection_id` | ids that are recognized without a table |
 //! | `config` | how QUIC is tuned, and why |
 //! | `congestion` | the controller that keeps queues short |
@@ -41,6 +42,7 @@ mod reliable;
 mod tests;
 mod timers;
 mod tls;
+pub mod tunnel_tls;
 mod unreliable;
 
 pub use endpoint::Transport;

@@ -61,22 +61,19 @@ pub(super) struct TlsSetup {
 
 impl TlsSetup {
     pub(super) fn new(identity: &Identity, provider: &CryptoProvider) -> Result<Self, TlsSetupError> {
-        let mut provider = provider.clone();
-        // AES-128-GCM first: with AES instructions it is half again as fast as ChaCha20, and QUIC needs it for its first packets anyway.
-        provider
-            .cipher_suites
-            .retain(|suite| suite.tls13().is_some_and(|suite| suite.quic.is_some()));
-        provider
-            .cipher_suites
-            .sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
         let pkcs8 = [&PKCS8_PREFIX[..], &identity.seed()[..]].concat();
         let signing_key =
             rustls::crypto::ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8)).map_err(setup_error)?;
         let spki = CertificateDer::from(spki_of_key(&identity.public()));
         Ok(Self {
-            provider: Arc::new(provider),
+            provider: Arc::new(with_our_suites(provider)),
             certified_key: Arc::new(CertifiedKey::new(vec![spki], signing_key)),
         })
+    }
+
+    /// This side's key.
+    pub(super) fn certified_key(&self) -> Arc<CertifiedKey> {
+        self.certified_key.clone()
     }
 
     /// For one outgoing connection. A key that is not the expected one fails the handshake and is left in `turned_down`.
@@ -124,6 +121,32 @@ impl TlsSetup {
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         QuicServerConfig::try_from(config).map_err(setup_error)
     }
+}
+
+/// The provider with the cipher suites that are used here.
+pub(super) fn with_our_suites(provider: &CryptoProvider) -> CryptoProvider {
+    let mut provider = provider.clone();
+    // AES-128-GCM first: with AES instructions it is half again as fast as ChaCha20, and QUIC needs it for its first packets anyway.
+    provider
+        .cipher_suites
+        .retain(|suite| suite.tls13().is_some_and(|suite| suite.quic.is_some()));
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
+}
+
+/// Turns down servers that do not prove the expected key.
+pub(super) fn server_verifier(
+    provider: &CryptoProvider,
+    expected: Option<PublicKey>,
+    turned_down: TurnedDownKey,
+) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(RawKeyVerifier {
+        algorithms: provider.signature_verification_algorithms,
+        expected,
+        turned_down,
+    })
 }
 
 /// Checks raw keys, for both directions.

@@ -16,7 +16,7 @@
 //!
 //! | server → node | | fields |
 //! |---|---|---|
-//! | 1 | Welcome | address observed, text version, list (≤ 8) of addresses stun, u32 idle timeout in ms, list (≤ 8) of relays: records of 32 bytes key, optional address |
+//! | 1 | Welcome | address observed, text version, list (≤ 8) of addresses stun, u32 idle timeout in ms, list (≤ 8) of relays: records of 32 bytes key, optional address; u16 tunnel port |
 //! | 2 | Introduction | record: [`super::introduction`] |
 //! | 3 | OpenNatFailed | u32 request, guid target, i32 code, text |
 //! | 4 | IntroductionEnded | u64 introduction, i32 code |
@@ -261,6 +261,8 @@ pub enum FromServer {
         idle_timeout_ms: u32,
         /// Relays that the node may be offered. At most [`MAX_KNOWN_RELAYS`].
         relays: Vec<KnownRelay>,
+        /// The TCP port at which this server takes datagrams in a TLS stream ([`super::tunnel`]); 0: none.
+        tunnel_port: u16,
     },
     /// Open a path to that node.
     Introduction(Introduction),
@@ -369,7 +371,7 @@ message_codec!(ToServer {
 });
 
 message_codec!(FromServer {
-    1 Welcome { observed: address, version: text, stun: stun_addresses, idle_timeout_ms: u32, relays: known_relays };
+    1 Welcome { observed: address, version: text, stun: stun_addresses, idle_timeout_ms: u32, relays: known_relays, tunnel_port: u16 };
     2 Introduction(introduction);
     3 OpenNatFailed { request: u32, target: guid, code: i32, text: text };
     4 IntroductionEnded { introduction: u64, code: i32 };

@@ -15,6 +15,7 @@ pub mod proxy;
 pub mod relay;
 pub mod routing;
 pub mod stun;
+pub mod tunnel;
 
 mod codec;
 #[cfg(test)]

@@ -10,6 +10,9 @@
 //! | 3 … 15 | | messages of [`super::routing`], with their own type number |
 //! | 16 … 255 | | messages of [`super::mesh`], with their own type number |
 //!
+//! The dialler says Hello and is answered with Welcome. A dialled side that knows who comes may say Hello first, with its part of the handshake: the
+//! dialler counts as connected from then on, and Welcome follows all the same.
+//!
 //! Type and protocol stay where they are in every version ([`super::peek_protocol`]).
 //!
 //! [`Reader`]: super::Reader

@@ -7,6 +7,7 @@ mod joins;
 mod messages;
 mod opening;
 mod outcomes;
+mod paths;
 mod proxies;
 mod refusals;
 mod relay;

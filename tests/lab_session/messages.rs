@@ -30,7 +30,7 @@ fn connected_comes_at_both_ends_without_a_second_request() {
     });
     let asked = scenario.outcome(0, request);
     assert!(
-        matches!(asked, OwnedEvent::Connected { peer, path: PathKind::Direct, .. } if peer == scenario.guids[1]),
+        matches!(asked, OwnedEvent::Connected { peer, path: PathKind::Direct | PathKind::Proxied, .. } if peer == scenario.guids[1]),
         "{asked:?}"
     );
     let own = scenario.guids[0];

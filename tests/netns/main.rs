@@ -5,6 +5,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod conversation;
 mod discovery;
 mod doctor;
 mod forwarding;
@@ -13,9 +14,14 @@ mod mapping;
 mod names;
 mod network;
 mod players;
+mod relay;
+mod relay_losses;
+mod relay_players;
+mod relay_servers;
 mod roaming;
 mod routers;
 mod symmetric;
+mod tunnel;
 
 use std::io::Write;
 use std::sync::{Condvar, Mutex, PoisonError};

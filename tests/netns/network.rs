@@ -132,6 +132,11 @@ impl Network {
         public_address(number).parse().expect("an address")
     }
 
+    /// The address of whoever was connected to the public side last.
+    pub fn newest_public_address(&self) -> IpAddr {
+        self.public_address(self.next_public)
+    }
+
     /// Hosts behind a router of their own (`Open`: each with a public address). Gives their namespaces.
     pub fn hosts(&mut self, label: &str, router: Router, count: u32) -> Vec<String> {
         if matches!(router, Router::Open | Router::Firewall) {
@@ -191,6 +196,102 @@ impl Network {
     /// The router's table of connections is emptied.
     pub fn forget_connections(&self, label: &str) {
         run_in(&self.router_namespace(label), &["conntrack", "-F"], "");
+    }
+
+    /// From now on that home's router drops whatever goes to that address or comes from it.
+    pub fn cut(&self, label: &str, address: IpAddr) {
+        let script = format!(
+            "table ip cut {{
+                chain forward {{ type filter hook forward priority filter - 5;
+                    ip daddr {address} drop
+                    ip saddr {address} drop
+                }}
+            }}\n"
+        );
+        run_in(&self.router_namespace(label), &["nft", "-f", "-"], &script);
+    }
+
+    /// The end of [`Network::cut`].
+    pub fn mend(&self, label: &str) {
+        run_in(
+            &self.router_namespace(label),
+            &["nft", "delete", "table", "ip", "cut"],
+            "",
+        );
+    }
+
+    /// From now on that host's own firewall refuses what it sends to that address, and says so.
+    pub fn forbid(&self, host: &str, address: IpAddr) {
+        let script = format!(
+            "table ip forbid {{
+                chain goes {{ type filter hook output priority filter; ip daddr {address} reject with icmp type admin-prohibited
+                }}
+            }}\n"
+        );
+        run_in(host, &["nft", "-f", "-"], &script);
+    }
+
+    /// The end of [`Network::forbid`].
+    pub fn allow(&self, host: &str) {
+        run_in(host, &["nft", "delete", "table", "ip", "forbid"], "");
+    }
+
+    /// From now on counts the packets that come into a namespace from these addresses, and go out of it to them.
+    pub fn watch(&self, namespace: &str, addresses: &[IpAddr]) {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let addresses = addresses.join(", ");
+        let script = format!(
+            "table ip watch {{
+                counter seen {{ }}
+                chain comes {{ type filter hook prerouting priority raw; ip saddr {{ {addresses} }} counter name seen
+                }}
+                chain goes {{ type filter hook postrouting priority srcnat + 5; ip daddr {{ {addresses} }} counter name seen
+                }}
+            }}\n"
+        );
+        run_in(namespace, &["nft", "-f", "-"], &script);
+    }
+
+    /// The packets that [`Network::watch`] has counted there.
+    pub fn seen(&self, namespace: &str) -> u64 {
+        let text = run_in(namespace, &["nft", "list", "counter", "ip", "watch", "seen"], "");
+        let mut words = text.split_whitespace().skip_while(|word| *word != "packets");
+        words
+            .nth(1)
+            .and_then(|number| number.parse().ok())
+            .expect("nft names the packets")
+    }
+
+    /// A host has IPv6 only from now on.
+    pub fn remove_ipv4(&self, host: &str) {
+        run(&["ip", "-n", host, "-4", "address", "flush", "dev", "eth"]);
+    }
+
+    /// The server's address of that family.
+    pub const SERVER_IPV6: &'static str = SERVER_IPV6;
+
+    /// The same at the host itself: sending to that address fails there with an error.
+    pub fn forbid(&self, host: &str, address: IpAddr) {
+        let script = format!(
+            "table ip forbid {{
+                chain output {{ type filter hook output priority filter; ip daddr {address} drop
+                }}
+                chain input {{ type filter hook input priority filter; ip saddr {address} drop
+                }}
+            }}\n"
+        );
+        run_in(host, &["nft", "-f", "-"], &script);
+    }
+
+    /// The end of [`Network::forbid`].
+    pub fn allow(&self, host: &str) {
+        run_in(host, &["nft", "delete", "table", "ip", "forbid"], "");
+    }
+
+    /// The server's cable takes packets of at most so many bytes, and drops larger ones without a word.
+    pub fn narrow_server(&self, mtu: u32) {
+        let mtu = mtu.to_string();
+        run(&["ip", "-n", &self.server_namespace(), "link", "set", "wan", "mtu", &mtu]);
     }
 
     /// A port of a home's router is forwarded to its first host by hand.

@@ -14,10 +14,17 @@ use crate::network::Network;
 
 /// A wait for an event is a bound for a broken run, not a measurement: generous, because the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How often is looked at what other threads write down.
+const GLANCE: Duration = Duration::from_millis(10);
 /// A killed player is noticed within this time.
 const LOST_PEER_MS: u32 = 2500;
 /// The server's default port.
 pub const PORT: u16 = 61111;
+
+/// How the numbered messages of a conversation begin.
+pub const FLOW: &str = "flow-";
+/// What a harness answers to each of them.
+const SENT: &str = "\"result\":\"send\",\"code\":0,";
 
 /// Everything that was said, by everybody, in order: printed when a test fails.
 #[derive(Clone)]
@@ -42,9 +49,34 @@ impl Transcript {
             .push(format!("{time:8.3} {who:>24} {line}"));
     }
 
-    /// Ends the test with the transcript.
+    /// Whether that program said something that fits.
+    pub fn has_said(&self, who: &str, fits: impl Fn(&str) -> bool) -> Option<String> {
+        let lines = self.lines.lock().expect("nobody panics with it");
+        let mark = format!(" {who} ");
+        lines
+            .iter()
+            .filter_map(|line| line.split_once(&mark).map(|(_, said)| said))
+            .find(|said| fits(said))
+            .map(str::to_owned)
+    }
+
+    /// Waits until that program has said something that fits.
+    pub fn wait_for(&self, test: &str, who: &str, fits: impl Fn(&str) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.has_said(who, &fits).is_none() {
+            if Instant::now() > deadline {
+                self.fail(test, &format!("{who} was waited for in vain"));
+            }
+            std::thread::sleep(GLANCE);
+        }
+    }
+
+    /// Ends the test with the transcript, without the numbered messages of conversations: they are thousands.
     pub fn fail(&self, test: &str, what: &str) -> ! {
-        let lines = self.lines.lock().expect("nobody panics with it").join("\n");
+        let lines = self.lines.lock().expect("nobody panics with it");
+        let telling = |line: &&String| !line.contains(FLOW) && !line.contains(SENT);
+        let lines: Vec<&str> = lines.iter().filter(telling).map(String::as_str).collect();
+        let lines = lines.join("\n");
         panic!("{what}\n{lines}\nrun it again (as root, after `make build`): cargo test --test netns -- {test}");
     }
 }
@@ -143,9 +175,11 @@ impl Drop for Process {
     }
 }
 
-/// `lanline serve` in its namespace.
+/// `lanline serve` in a namespace.
 pub struct Server {
-    _process: Process,
+    process: Process,
+    namespace: String,
+    arguments: Vec<String>,
     _data: DataFolder,
 }
 
@@ -164,27 +198,58 @@ impl Server {
 
     /// Listening on those addresses; none: on all.
     pub fn start_on(test: &'static str, transcript: &Transcript, network: &Network, listen: &[&str]) -> Self {
-        let data = DataFolder(std::env::temp_dir().join(network.server_namespace()));
+        let flags: Vec<&str> = listen.iter().flat_map(|address| ["--listen", *address]).collect();
+        Self::start_in(test, transcript, "server", &network.server_namespace(), &flags)
+    }
+
+    /// On the server's first address, with these flags.
+    pub fn start_with(test: &'static str, transcript: &Transcript, network: &Network, flags: &[&str]) -> Self {
+        let flags = [&["--listen", network.server_address()], flags].concat();
+        Self::start_in(test, transcript, "server", &network.server_namespace(), &flags)
+    }
+
+    /// In any namespace.
+    pub fn start_in(test: &'static str, transcript: &Transcript, name: &str, namespace: &str, flags: &[&str]) -> Self {
+        let data = DataFolder(std::env::temp_dir().join(namespace));
         std::fs::create_dir_all(&data.0).expect("the temporary folder can be written");
-        let mut arguments = vec!["serve"];
-        arguments.extend(listen.iter().flat_map(|address| ["--listen", address]));
-        arguments.extend(["--http", "off", "--gate-port", "off", "--data"]);
-        let mut arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
-        arguments.push(data.0.display().to_string());
-        let program = server_program();
-        let mut process = Process::start(
-            test,
-            transcript,
-            "server",
-            &network.server_namespace(),
-            program,
-            &arguments,
-        );
-        process.expect("the ready line", |line| line["ready"] == true);
+        let folder = data.0.display().to_string();
+        let always = ["serve", "--http", "off", "--gate-port", "off", "--data", &folder];
+        let arguments: Vec<String> = always
+            .iter()
+            .chain(flags)
+            .map(|&argument| argument.to_owned())
+            .collect();
         Server {
-            _process: process,
+            process: Self::run(test, transcript, name, namespace, &arguments),
+            namespace: namespace.to_owned(),
+            arguments,
             _data: data,
         }
+    }
+
+    fn run(test: &'static str, transcript: &Transcript, name: &str, namespace: &str, arguments: &[String]) -> Process {
+        let mut process = Process::start(test, transcript, name, namespace, server_program(), arguments);
+        process.expect("the ready line", |line| line["ready"] == true);
+        process
+    }
+
+    /// Ends the program with that signal (`-KILL`, `-TERM`); the data folder stays.
+    pub fn end(&mut self, signal: &str) {
+        self.process
+            .transcript
+            .add(&self.process.name, &format!("> ({signal})"));
+        let id = self.process.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "the child is ours");
+        self.process.child.wait().expect("the child is ours");
+    }
+
+    /// Starts the program that has ended again: the same flags, the same data folder.
+    pub fn start_again(&mut self) {
+        let Process {
+            name, test, transcript, ..
+        } = &self.process;
+        self.process = Self::run(test, transcript, name, &self.namespace, &self.arguments);
     }
 }
 
@@ -281,6 +346,13 @@ impl Player {
             .expect(&format!("one of {names:?} for request {request}"), fits)
     }
 
+    /// What has come by now, fits, and nobody asked for yet: in the order in which it came.
+    pub fn drain(&mut self, fits: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let (fitting, waiting) = std::mem::take(&mut self.process.waiting).into_iter().partition(fits);
+        self.process.waiting = waiting;
+        Vec::from(fitting)
+    }
+
     /// Whether such an event has come that nobody asked for yet.
     pub fn has_heard(&mut self, name: &str) -> Option<Value> {
         // Its own answer is behind all that was said before.
@@ -300,6 +372,36 @@ impl Player {
         self.process.expect(&what, |line| {
             line["event"] == "MESSAGE" && line["peer"] == peer && line["text"] == text
         });
+    }
+
+    /// Waits for a message of that length and mode.
+    pub fn message_of(&mut self, peer: &str, mode: &str, len: usize) {
+        let what = format!("a {mode} message of {len} bytes from {peer}");
+        self.process.expect(&what, |line| {
+            line["event"] == "MESSAGE" && line["peer"] == peer && line["mode"] == mode && line["len"] == len
+        });
+    }
+
+    /// Asks for figures about a peer until they fit.
+    pub fn stats_become(&mut self, peer: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let stats = self.command(&format!("stats peer={peer}"));
+            if fits(&stats) {
+                return stats;
+            }
+            if Instant::now() > deadline {
+                let what = format!("{}: not {what}: {stats}", self.process.name);
+                self.process.transcript.fail(self.process.test, &what);
+            }
+            self.command("sleep ms=20");
+        }
+    }
+
+    /// Lets the program end by itself: it closes what it has.
+    pub fn quit(mut self) {
+        self.command("quit");
+        let _ = self.process.child.wait();
     }
 
     /// SIGKILL: no goodbye.

@@ -51,6 +51,9 @@ pub struct Arguments {
     /// Relay for players who cannot connect directly
     #[arg(long, value_name = "on|off")]
     relay: Option<Switch>,
+    /// Threads that pass relayed packets on [default: one for each processor, at most 8]
+    #[arg(long, value_name = "N", hide = true)]
+    relay_threads: Option<usize>,
     /// Only games that know this text may use the server
     #[arg(long, value_name = "TEXT")]
     access_key: Option<String>,
@@ -60,7 +63,7 @@ pub struct Arguments {
     /// Private key of the certificate (PEM)
     #[arg(long, value_name = "FILE")]
     tls_key: Option<PathBuf>,
-    /// Take players over TLS on this TCP port, where UDP is blocked, or `off`
+    /// Take players over TLS on this TCP port, where UDP is blocked (443 is let through nearly everywhere), or `off` [default: off]
     #[arg(long, value_name = "PORT|off")]
     tls_port: Option<OffOr<u16>>,
     /// Token for the administration pages
@@ -162,6 +165,9 @@ fn check_roles(arguments: &Arguments) -> Result<(), String> {
         (Some(_), true) if arguments.password.is_none() => {
             wrong("--relay-only: it needs --password TEXT, the password of the server given with --join")
         }
+        (Some(_), true) if matches!(arguments.tls_port, Some(OffOr::On(_))) => {
+            wrong("--tls-port: players reach the server given with --join over TLS, not a proxy server")
+        }
         (Some(_), true) if arguments.relay == Some(Switch::Off) => {
             wrong("--relay off: a proxy server has nothing else to do")
         }
@@ -187,6 +193,11 @@ fn options(arguments: &Arguments) -> Options {
         relay: arguments.relay != Some(Switch::Off),
         password: arguments.password.clone().unwrap_or_default(),
         join: arguments.join.clone(),
+        relay_threads: arguments.relay_threads,
+        tls_port: match arguments.tls_port {
+            Some(OffOr::On(port)) => Some(port),
+            Some(OffOr::Off) | None => None,
+        },
     }
 }
 
@@ -224,11 +235,6 @@ fn warn_of_what_is_missing(arguments: &Arguments) {
         ),
         ("--tls-cert", arguments.tls_cert.is_some(), "certificates"),
         ("--tls-key", arguments.tls_key.is_some(), "certificates"),
-        (
-            "--tls-port",
-            matches!(arguments.tls_port, Some(OffOr::On(_))),
-            "players over TLS",
-        ),
         ("--admin-token", arguments.admin_token.is_some(), "administration pages"),
     ];
     for (flag, asked, what) in missing {
@@ -254,6 +260,7 @@ fn announce(shell: &Shell, relay_only: bool) {
         "udp_alt": texts(false),
         "http": null,
         "gate": null,
+        "tls": shell.tls_addresses().first().map(ToString::to_string),
     });
     if relay_only {
         line["relay_only"] = true.into();
@@ -270,6 +277,10 @@ fn announce(shell: &Shell, relay_only: bool) {
         texts(true).join(", "),
         texts(false).join(", ")
     );
+    let streams: Vec<String> = shell.tls_addresses().iter().map(ToString::to_string).collect();
+    if !streams.is_empty() {
+        tracing::info!("takes players without UDP on TCP {}", streams.join(", "));
+    }
 }
 
 /// Ready when the program is asked to end: SIGTERM or SIGINT (Ctrl-C).

@@ -311,6 +311,41 @@ impl Internet {
         })
     }
 
+    /// Whether a cable is plugged in there.
+    pub(super) fn is_connected(&self, attachment: AttachmentId) -> bool {
+        self.attachments[attachment.0].connected
+    }
+
+    /// Where a TCP connection from that attachment of a host leads: the host that has the destination, the address by which the client is seen there, and
+    /// the delay one way. `None`: it gets no answer.
+    pub(super) fn tcp_way(
+        &self,
+        from: AttachmentId,
+        source: IpAddr,
+        destination: IpAddr,
+    ) -> Option<(HostId, IpAddr, Duration)> {
+        let (mut at, mut seen_as, mut delay) = (from, source, Duration::ZERO);
+        loop {
+            let attachment = self.attachments.get(at.0).filter(|attachment| attachment.connected)?;
+            delay += attachment.up.direction.latency;
+            let network = &self.networks[attachment.network.0];
+            if let Some(end) = network.addresses.get(&destination) {
+                let end = self.attachments.get(end.0).filter(|end| end.connected)?;
+                let End::Host(host) = end.end else { return None };
+                return Some((host, seen_as, delay + end.down.direction.latency));
+            }
+            let router = &self.routers[network.lan.as_ref()?.router.0];
+            let config = router.state.config();
+            if config.blocks_tcp {
+                return None;
+            }
+            if config.translation == Translation::Nat && destination.is_ipv4() {
+                seen_as = *router.state.public().first()?;
+            }
+            at = router.outside;
+        }
+    }
+
     /// Whether an address belongs to the network of that attachment itself, without a router between.
     pub(super) fn is_local(&self, attachment: AttachmentId, address: IpAddr) -> bool {
         let network = &self.networks[self.attachments[attachment.0].network.0];

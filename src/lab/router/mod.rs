@@ -103,6 +103,8 @@ pub struct RouterConfig {
     pub port_quota: Option<usize>,
     /// Passes no UDP at all.
     pub blocks_udp: bool,
+    /// Passes no TCP (the lab has it for streams alone).
+    pub blocks_tcp: bool,
     /// IPv6 comes in unfiltered. Otherwise only what fits the filter does, as with [`Translation::Firewall`].
     pub ipv6_open: bool,
     /// Drops bursts.
@@ -130,6 +132,7 @@ impl RouterConfig {
             hairpin: false,
             port_quota: None,
             blocks_udp: false,
+            blocks_tcp: false,
             ipv6_open: false,
             burst_limit: None,
             port_mapping: PortMappingConfig::default(),
@@ -202,6 +205,14 @@ impl RouterConfig {
     /// The same router that does so much for programs which want ports forwarded.
     pub fn with_port_mapping(self, port_mapping: PortMappingConfig) -> Self {
         Self { port_mapping, ..self }
+    }
+
+    /// The same router that passes no UDP.
+    pub fn without_udp(self) -> Self {
+        Self {
+            blocks_udp: true,
+            ..self
+        }
     }
 
     /// The same router with that allocation.

@@ -335,6 +335,12 @@ impl Node {
         self.advance_nat(now);
     }
 
+    /// A session stands that says nothing of UDP: whether it is blocked is found out all the same.
+    pub(super) fn nat_session_by_stream(&mut self, now: Instant) {
+        self.nat.background_wanted = true;
+        self.advance_nat(now);
+    }
+
     /// The machine may be in another network: what was found out may be wrong, what is being found out mixes both.
     pub(super) fn nat_interfaces_changed(&mut self, now: Instant) {
         self.nat.forget();
@@ -722,7 +728,8 @@ impl Node {
             (report.facts, nat.proofs(), report.manual_open, report.mappings.clone())
         };
         let before = known(&self.nat);
-        self.nat.learn(&findings, self.server_is_up(), self.manual_address);
+        let by_udp = self.server_is_up() && !self.is_on_stream();
+        self.nat.learn(&findings, by_udp, self.manual_address);
         // A stranger's cookie proves nothing to the node's own server.
         if run.options.server.is_none()
             && let Some((_, proof)) = findings.public

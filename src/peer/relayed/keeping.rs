@@ -76,13 +76,18 @@ impl Node {
         }
     }
 
-    /// The other side sends over a session that rests here: it has lost the better path.
+    /// The other side sends over a session although both have had a better path for a while: it has lost that one.
     pub(super) fn heard_on_session(&mut self, now: Instant, number: u32) {
-        let Some(entry) = self.relayed.sessions.get_mut(&number).filter(|entry| entry.rests) else {
+        let Some(entry) = self.relayed.sessions.get(&number) else {
             return;
         };
-        entry.rests = false;
-        let peer = entry.session.peer.guid();
+        let (peer, rests) = (entry.session.peer.guid(), entry.rests);
+        if !rests && !self.is_settled_on_direct(now, peer) {
+            return;
+        }
+        if let Some(entry) = self.relayed.sessions.get_mut(&number) {
+            entry.rests = false;
+        }
         self.timers_changed = true;
         self.other_side_seeks(now, peer);
     }
@@ -103,17 +108,18 @@ impl Node {
             entry.failed = true;
             entry.renew_at = entry.renew_at.min(now + RENEW_AFTER_LOSS);
         }
+        // If it is the server's, that may have been restarted, and the session with it is over.
+        self.ping_server(now);
         self.forwarder_is_back(now, number);
     }
 
     /// The other side answered through the forwarder: the session's path may be used, and older ones are left.
     pub(super) fn session_proven(&mut self, now: Instant, number: u32, route: SyntheticAddress) {
-        let Some(entry) = self.relayed.sessions.get_mut(&number) else {
+        let Some(entry) = self.relayed.sessions.get(&number) else {
             return;
         };
-        let (peer, kind, failed) = (entry.session.peer.guid(), entry.session.kind, entry.failed);
+        let (peer, kind) = (entry.session.peer.guid(), entry.session.kind);
         let replaced = entry.retires.is_some();
-        entry.failed = false;
         if !replaced {
             self.leave_replaced(now, peer, kind);
         }
@@ -123,7 +129,15 @@ impl Node {
             .paths
             .best(route)
             .is_some_and(|best| best.socket == SocketName::Relay(number));
-        if failed && in_use {
+        if !in_use {
+            return;
+        }
+        // Another session at the same forwarder is the same path to QUIC, which must hear that it works again.
+        let mut failed = false;
+        for entry in self.relayed.sessions.values_mut().filter(|entry| entry.route == route) {
+            failed |= std::mem::take(&mut entry.failed);
+        }
+        if failed {
             self.path_works_again(now, route);
         }
     }

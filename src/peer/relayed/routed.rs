@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::super::Node;
 use super::super::paths::{Owner, Path};
-use super::{Between, Entry, Hop, MAX_SESSIONS, News, RETIRE_TIME, SPARE_TIME, Session};
+use super::{Between, Entry, Hop, News, RETIRE_TIME, SPARE_TIME, Session};
 use crate::codes::PathKind;
 use crate::engine::SocketName;
 use crate::transport::SyntheticAddress;
@@ -23,7 +23,7 @@ impl Node {
         offer: RelayOffer,
         router: Guid,
     ) -> Option<u32> {
-        if self.relayed.sessions.len() >= MAX_SESSIONS || self.relayed.by_id.contains_key(&offer.session) {
+        if self.relayed.by_id.contains_key(&offer.session) || !self.make_room_for_session(now) {
             return None;
         }
         let hop = Hop::Player(router);
@@ -69,9 +69,14 @@ impl Node {
         }
         let route = self.route_for_peer(now, key, path);
         self.paths.open(peer, route, now + hold);
+        let own = path.socket;
+        let in_use = self.paths.best(route).is_some_and(|best| best.socket == own);
         if let Some(entry) = self.relayed.sessions.get_mut(&number) {
             entry.route = route;
             entry.used = entry.used.max((now + hold).checked_sub(SPARE_TIME).unwrap_or(now));
+            if std::mem::take(&mut entry.failed) && in_use {
+                self.path_works_again(now, route);
+            }
         }
         self.timers_changed = true;
     }
@@ -107,12 +112,21 @@ impl Node {
         }
     }
 
-    /// The route that this session is a path of, if the session still is and its path counts as verified or is the best there is.
+    /// The route that this session is a path of, if it is one.
     pub(in super::super) fn route_over(&self, number: u32) -> Option<SyntheticAddress> {
         let entry = self.relayed.sessions.get(&number)?;
         let source = (SocketName::Relay(number), entry.session.label);
         let route = self.paths.route_from(source.0, source.1)?;
         (route == entry.route).then_some(route)
+    }
+
+    /// True if that session's path is one that has proven itself since it was last doubted.
+    pub(in super::super) fn is_verified_over(&self, number: u32) -> bool {
+        let Some(entry) = self.relayed.sessions.get(&number) else {
+            return false;
+        };
+        let source = (SocketName::Relay(number), entry.session.label);
+        self.paths.is_verified(entry.route, source)
     }
 
     /// What became of a session at a player. Proof and failure are the router's business.

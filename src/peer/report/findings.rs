@@ -38,6 +38,8 @@ pub struct Server {
     pub address: Option<SocketAddr>,
     /// The session stands.
     pub connected: bool,
+    /// It goes over TLS on TCP.
+    pub tls: bool,
 }
 
 /// What came of asking routers for a port.
@@ -148,7 +150,7 @@ impl Findings {
     /// No UDP gets through. `None`: not known.
     pub fn udp_blocked(&self) -> Option<bool> {
         match &self.server {
-            Some(server) if server.connected => Some(false),
+            Some(server) if server.connected && !server.tls => Some(false),
             _ => self.nat.udp_blocked,
         }
     }

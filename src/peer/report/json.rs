@@ -118,6 +118,7 @@ fn server_value(findings: &Findings) -> Value {
             "port": server.port,
             "address": text(server.address),
             "connected": server.connected,
+            "tls": server.tls,
             "round_trip_us": round_trip,
         }),
     }

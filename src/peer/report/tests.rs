@@ -42,6 +42,7 @@ fn home() -> Findings {
             port: 61_111,
             address: Some("198.51.100.1:61111".parse().unwrap()),
             connected: true,
+            tls: false,
         }),
         ..Findings::default()
     }

@@ -159,10 +159,10 @@ fn server(findings: &Findings) -> Station {
                 Some(address) => address.to_string(),
                 None => name,
             };
-            lines.push(if server.connected {
-                name
-            } else {
-                format!("{name}: no answer")
+            lines.push(match (server.connected, server.tls) {
+                (true, false) => name,
+                (true, true) => format!("{name}, over TLS on TCP"),
+                (false, _) => format!("{name}: no answer"),
             });
         }
     }

@@ -24,6 +24,8 @@ use crate::wire::control::{RelayPolicy, Ways};
 const INTERVALS: [u64; 5] = [10, 30, 60, 120, 300];
 /// After a change that makes another attempt worth while: changes come in rows.
 const AFTER_CHANGE: Duration = Duration::from_secs(2);
+/// The two sides take a path into use at about the same time: within some repeats of a probe.
+const SETTLE_TIME: Duration = Duration::from_secs(3);
 /// A path that lives for so long after its return is as good as any.
 const STEADY_TIME: Duration = Duration::from_secs(60);
 /// How long a path that came back and died is left alone the first time.
@@ -41,6 +43,8 @@ pub(super) struct Search {
     /// When it goes on; `None`: the path in use is direct.
     at: Option<Instant>,
     tries: usize,
+    /// When the path in use became one of another kind.
+    changed: Option<Instant>,
     /// When a direct path that had died came back.
     returned: Option<Instant>,
     /// One has died.
@@ -84,6 +88,7 @@ impl Search {
     /// The path in use is of another kind.
     fn kind_changed(&mut self, now: Instant, before: PathKind, after: PathKind) {
         self.round_trip = None;
+        self.changed = Some(now);
         let direct = |kind: PathKind| kind <= PathKind::Direct;
         if direct(after) && !direct(before) {
             self.at = None;
@@ -137,6 +142,18 @@ impl Node {
             .is_some_and(|watched| watched.search.is_paused(now));
         let best = self.link_address(peer).and_then(|address| self.paths.best(address));
         paused && best.is_some_and(|best| best.verified && best.kind > PathKind::Direct)
+    }
+
+    /// Packets to that player have taken a certain direct path for a while.
+    pub(in super::super) fn is_settled_on_direct(&self, now: Instant, peer: Guid) -> bool {
+        let best = self.link_address(peer).and_then(|address| self.paths.best(address));
+        let changed = self
+            .roaming
+            .watched
+            .get(&peer)
+            .and_then(|watched| watched.search.changed);
+        best.is_some_and(|best| best.verified && best.kind <= PathKind::Direct)
+            && changed.is_none_or(|changed| now >= changed + SETTLE_TIME)
     }
 
     /// Nothing is wrong with the paths to that player. Could there be a better one?

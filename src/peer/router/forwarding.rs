@@ -85,6 +85,7 @@ impl Forwarding {
         let limits = RelayLimits {
             max_sessions: usize::from(u16::MAX),
             bytes_per_owner: 0,
+            frames_per_owner: 0,
         };
         Self {
             pairs: BTreeMap::new(),

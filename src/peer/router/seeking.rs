@@ -107,7 +107,7 @@ impl Node {
     pub(in super::super) fn route(&mut self, now: Instant, request: RequestId, peer: Guid) {
         self.requests.begin(request, Pending::Route(peer));
         if self.effective_relay_policy() != RelayPolicy::Fallback {
-            let text = "this node's relay policy allows no ways through other players";
+            let text = "the relay policy of this node or of its session allows no ways through other players";
             let reason = Reason {
                 code: Code::Policy,
                 text: text.to_owned(),

@@ -68,7 +68,7 @@ impl Node {
             && old.asked != way.asked
             && lower_asked(old.asked)
             && self.standing_way(peer).is_some()
-            && !self.is_doubted(old)
+            && !self.is_doubted(now, peer, old)
         {
             self.leave_way(now, way);
             return false;
@@ -204,13 +204,12 @@ impl Node {
         }
     }
 
-    /// True if the connection's packets go that way, and nobody knows whether they arrive.
-    fn is_doubted(&self, way: &Way) -> bool {
+    /// True if the connection needs that way, and nobody knows whether it still leads anywhere.
+    fn is_doubted(&self, now: Instant, peer: Guid, way: &Way) -> bool {
         let route = self.route_over(way.number);
-        route
-            .filter(|route| self.paths.is_in_use(*route))
-            .and_then(|route| self.paths.best(route))
-            .is_some_and(|best| best.socket == SocketName::Relay(way.number) && !best.verified)
+        route.is_some_and(|route| self.paths.is_in_use(route))
+            && !self.is_verified_over(way.number)
+            && self.wants_way(now, peer)
     }
 
     /// Looks at all ways.
@@ -244,7 +243,7 @@ impl Node {
         if let Some(since) = lost {
             return self.look_at_lost_way(now, peer, since);
         }
-        if !self.is_doubted(way) {
+        if !self.is_doubted(now, peer, way) {
             return;
         }
         if way.probed.is_none_or(|at| now >= at + PROBE_INTERVAL) {

@@ -12,6 +12,7 @@ mod random;
 mod roaming;
 mod router;
 mod server;
+mod tunnel;
 
 use std::time::Duration;
 

@@ -43,6 +43,13 @@ impl Engines {
         }
     }
 
+    /// A TLS stream has ended. A proxy server takes none.
+    pub fn tunnel_closed(&mut self, now: Instant, number: u32) {
+        if let Self::Server(server) = self {
+            server.tunnel_closed(now, number);
+        }
+    }
+
     /// Logs what there is to tell. True: the coordinator's name is to be resolved.
     pub fn log_news(&mut self) -> bool {
         match self {

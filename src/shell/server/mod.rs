@@ -3,15 +3,19 @@
 //! One thread, one loop ([`Shell::run`]): wait until a socket is readable, the engine's deadline has come or the program
 //! is to end; hand everything that has arrived to the engine; send what it has to send. Timers are the runtime's, which
 //! are good to a millisecond: nothing in a server needs more.
+//!
+//! Relay frames go past this loop: [`forwarder`](crate::shell::forwarder)'s threads pass them on.
 
 mod engines;
 mod identity;
 mod own_addresses;
 mod return_addresses;
 mod sockets;
+pub mod tunnel;
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
@@ -19,19 +23,24 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::BytesMut;
 use rand::TryRng;
 use rand::rngs::SysRng;
 
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
-use crate::relay::RelayLimits;
+use crate::relay::{RelayLimits, Way};
 use crate::server::proxy_server::{ProxyServer, ProxyServerConfig};
 use crate::server::{RelayConfig, Server, ServerConfig, ServerSocket};
+use crate::shell::forwarder::{Forwarder, ForwarderConfig, ForwarderCounters, Handed};
 use crate::shell::udp::{ReceiveBuffer, SendOutcome, UdpSocket};
 use crate::transport::identity::{Identity, PublicKey};
+use crate::transport::tunnel_tls;
 use crate::wire::unmapped;
 use engines::{Coordinator, Counters, Engines};
 use return_addresses::ReturnAddresses;
+use rustls::crypto::CryptoProvider;
 use sockets::Role;
+use tunnel::Tunnels;
 
 /// Batches that are taken from one socket before what they caused is sent and the others have their turn.
 const BATCHES_A_TURN: usize = 8;
@@ -69,6 +78,10 @@ pub struct Options {
     pub password: String,
     /// Only relay, for the server of that name (HOST:PORT).
     pub join: Option<String>,
+    /// Threads that pass relay frames on; `None`: as many as processors, at most [`MAX_SHARDS`](crate::shell::forwarder::MAX_SHARDS).
+    pub relay_threads: Option<usize>,
+    /// TCP port for nodes without UDP, on the same addresses; 0: any free one. `None`: there is none.
+    pub tls_port: Option<u16>,
 }
 
 /// Why a server cannot start: one line for a person.
@@ -88,6 +101,8 @@ pub struct Shell {
     engine: Engines,
     coordinator: Option<Coordinator>,
     sockets: Vec<UdpSocket>,
+    /// TLS streams, if there is a port for them.
+    tunnels: Option<Tunnels>,
     /// Each socket for itself, in their order, then the addresses that some stand for.
     roles: Vec<Role>,
     key: PublicKey,
@@ -96,7 +111,8 @@ pub struct Shell {
     payload: Vec<u8>,
     return_addresses: ReturnAddresses,
     blocked_drops: u64,
-    reported: (Instant, Counters),
+    forwarder: Option<Forwarder>,
+    reported: (Instant, Counters, ForwarderCounters),
 }
 
 /// What ended a wait.
@@ -116,14 +132,32 @@ impl Shell {
         };
         let identity = Arc::new(identity::load_or_create(options.data.as_deref(), file)?);
         let (sockets, roles) = sockets::open(options)?;
+        let crypto = Arc::new(crate::shell::crypto::provider());
+        let tunnels = open_tunnels(options, &identity, &crypto)?;
         let mut seed = [0; 32];
         SysRng
             .try_fill_bytes(&mut seed)
             .map_err(|error| StartError(format!("the system gives no random numbers: {error}")))?;
         let now = Instant::now();
-        let named = roles.iter().map(|role| role.socket).collect();
-        let engine = engine(now, options, (identity.clone(), seed), named);
-        let reported = (now, engine.counters());
+        let forwarder = match options.relay {
+            true => start_forwarder(options, &sockets, &roles),
+            false => None,
+        };
+        let relay = match &forwarder {
+            _ if !options.relay => RelayConfig::Off,
+            Some(forwarder) => RelayConfig::Outside(Arc::new(forwarder.relay())),
+            None => RelayConfig::Own(RelayLimits::default()),
+        };
+        let open = Opened {
+            identity: identity.clone(),
+            seed,
+            crypto,
+            sockets: roles.iter().map(|role| role.socket).collect(),
+            relay,
+            tunnel_port: tunnels.as_ref().map_or(0, |tunnels| tunnels.addresses()[0].port()),
+        };
+        let engine = engine(now, options, open);
+        let reported = (now, engine.counters(), ForwarderCounters::default());
         let coordinator = options.join.clone().map(|name| {
             let mut coordinator = Coordinator::new(name);
             coordinator.resolve();
@@ -133,6 +167,7 @@ impl Shell {
             engine,
             coordinator,
             sockets,
+            tunnels,
             roles,
             key: identity.public(),
             received: ReceiveBuffer::new(),
@@ -140,6 +175,7 @@ impl Shell {
             payload: Vec::new(),
             return_addresses: ReturnAddresses::default(),
             blocked_drops: 0,
+            forwarder,
             reported,
         })
     }
@@ -156,6 +192,11 @@ impl Shell {
             .filter(|role| role.socket.main == main && role.ip.is_none())
             .map(|role| role.socket.bound)
             .collect()
+    }
+
+    /// Where it takes TLS streams.
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        self.tunnels.as_ref().map_or(&[], Tunnels::addresses)
     }
 
     /// Of the sockets that are bound to all addresses, those that the server knows by name: STUN goes by them.
@@ -183,7 +224,13 @@ impl Shell {
             self.report();
         }
         self.engine.shut_down(Instant::now());
-        if tokio::time::timeout(GOODBYE_TIME, self.send_all()).await.is_err() {
+        let goodbyes = async {
+            self.send_all().await;
+            if let Some(tunnels) = &self.tunnels {
+                tunnels.close().await;
+            }
+        };
+        if tokio::time::timeout(GOODBYE_TIME, goodbyes).await.is_err() {
             tracing::warn!("not every node could be told that the server ends");
         }
     }
@@ -196,6 +243,12 @@ impl Shell {
             .poll_timeout()
             .unwrap_or_else(|| Instant::now() + REPORT_INTERVAL);
         let mut timer = pin!(tokio::time::sleep_until(deadline.into()));
+        let mut handed = pin!(async {
+            match &self.forwarder {
+                Some(forwarder) => forwarder.ready().await,
+                None => pending().await,
+            }
+        });
         poll_fn(|context| {
             if stop.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Wake::Stop);
@@ -206,9 +259,12 @@ impl Shell {
                 return Poll::Ready(Wake::Resolved(addresses));
             }
             // Every socket is asked, so that each one wakes the next wait.
-            let mut ready = timer.as_mut().poll(context).is_ready();
+            let mut ready = timer.as_mut().poll(context).is_ready() | handed.as_mut().poll(context).is_ready();
             for socket in &self.sockets {
                 ready |= socket.poll_readable(context).is_ready();
+            }
+            if let Some(tunnels) = &mut self.tunnels {
+                ready |= tunnels.poll_ready(context).is_ready();
             }
             if ready { Poll::Ready(Wake::Work) } else { Poll::Pending }
         })
@@ -224,6 +280,22 @@ impl Shell {
                 }
             }
         }
+        if let Some(forwarder) = &self.forwarder {
+            // What the system coalesced with datagrams of this loop.
+            let roles = &self.roles;
+            self.datagrams.retain(|datagram| {
+                // As the forwarder's own sockets tell it: where there is only one address, nobody asks.
+                let on_all =
+                    |role: &Role| role.socket.name == datagram.socket && role.socket.bound.ip().is_unspecified();
+                let way = Way {
+                    socket: datagram.socket,
+                    address: datagram.source,
+                    local_ip: datagram.destination_ip.filter(|_| roles.iter().any(on_all)),
+                };
+                !forwarder.hand_in(way, &datagram.contents)
+            });
+            take_handed(forwarder, self.tunnels.as_ref(), &mut self.datagrams);
+        }
         let now = Instant::now();
         for mut datagram in self.datagrams.drain(..) {
             match named_role(&self.roles, &datagram) {
@@ -231,6 +303,22 @@ impl Shell {
                 None => self.return_addresses.note(datagram.source, datagram.destination_ip),
             }
             self.engine.handle_datagram(now, datagram);
+        }
+        if let Some(tunnels) = &mut self.tunnels {
+            for datagram in tunnels.receive() {
+                let way = Way {
+                    socket: datagram.socket,
+                    address: datagram.source,
+                    local_ip: None,
+                };
+                let forwarder = self.forwarder.as_ref();
+                if !forwarder.is_some_and(|forwarder| forwarder.hand_in(way, &datagram.contents)) {
+                    self.engine.handle_datagram(now, datagram);
+                }
+            }
+            for number in tunnels.take_ended() {
+                self.engine.tunnel_closed(now, number);
+            }
         }
     }
 
@@ -269,6 +357,10 @@ impl Shell {
     }
 
     async fn send(&mut self, transmit: &Transmit) {
+        if let (SocketName::Tunnel(number), Some(tunnels)) = (transmit.socket, &self.tunnels) {
+            let payload = &self.payload[..transmit.size.min(self.payload.len())];
+            return tunnels.send(number, payload, transmit.segment_size);
+        }
         let Some(role) = self.roles.iter().find(|role| role.socket.name == transmit.socket) else {
             return;
         };
@@ -290,12 +382,16 @@ impl Shell {
 
     fn report(&mut self) {
         let now = Instant::now();
-        let (last, before) = self.reported;
+        let (last, before, forwarded_before) = self.reported;
         if now - last < REPORT_INTERVAL {
             return;
         }
         let counters = self.engine.counters();
-        self.reported = (now, counters);
+        let forwarded = self.forwarder.as_ref().map(Forwarder::counters).unwrap_or_default();
+        self.reported = (now, counters, forwarded);
+        if forwarded != forwarded_before {
+            tracing::debug!("relay since the start: {forwarded:?}");
+        }
         if counters == before {
             return;
         }
@@ -305,6 +401,14 @@ impl Shell {
             .map(|socket| socket.counters().receive_errors + socket.counters().send_errors)
             .sum();
         log_figures(&counters, (self.blocked_drops, socket_errors));
+        let streams = self.tunnels.as_ref().map(Tunnels::counters).unwrap_or_default();
+        tracing::debug!(
+            streams = streams.open,
+            streams_opened = streams.opened,
+            streams_refused = streams.refused,
+            streams_failed = streams.failed,
+            "TLS streams since the start"
+        );
     }
 }
 
@@ -371,18 +475,26 @@ fn log_figures(counters: &Counters, (blocked_drops, socket_errors): (u64, u64)) 
     );
 }
 
-/// The engine that the options ask for.
-fn engine(
-    now: Instant,
-    options: &Options,
-    (identity, seed): (Arc<Identity>, [u8; 32]),
+/// What an engine is made of beside the options.
+struct Opened {
+    identity: Arc<Identity>,
+    seed: [u8; 32],
+    crypto: Arc<CryptoProvider>,
     sockets: Vec<ServerSocket>,
-) -> Engines {
-    let relay = match options.relay {
-        true => RelayConfig::Own(RelayLimits::default()),
-        false => RelayConfig::Off,
-    };
-    let crypto = Arc::new(rustls::crypto::ring::default_provider());
+    relay: RelayConfig,
+    tunnel_port: u16,
+}
+
+/// The engine that the options ask for.
+fn engine(now: Instant, options: &Options, opened: Opened) -> Engines {
+    let Opened {
+        identity,
+        seed,
+        crypto,
+        sockets,
+        relay,
+        tunnel_port,
+    } = opened;
     if options.join.is_some() {
         let config = ProxyServerConfig {
             identity,
@@ -405,6 +517,7 @@ fn engine(
         relay,
         proxy_password: options.password.clone(),
         wall_clock: wall_clock(),
+        tunnel_port,
     };
     Engines::Server(Box::new(Server::new(now, config)))
 }
@@ -413,6 +526,64 @@ fn engine(
 fn wall_clock() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Starts the threads that pass relay frames on. A system that cannot is no reason not to run: the engine does it then.
+fn start_forwarder(options: &Options, sockets: &[UdpSocket], roles: &[Role]) -> Option<Forwarder> {
+    let config = ForwarderConfig {
+        limits: RelayLimits::default(),
+        shards: options.relay_threads,
+    };
+    let main: Vec<&UdpSocket> = sockets
+        .iter()
+        .zip(roles)
+        .filter(|(_, role)| role.socket.main)
+        .map(|(socket, _)| socket)
+        .collect();
+    Forwarder::start(&config, &main)
+        .inspect_err(|error| tracing::info!("relay frames have no threads of their own: {error}"))
+        .ok()
+}
+
+/// Takes over datagrams that came to a forwarder's socket and are this loop's, and frames for nodes that come by a stream.
+fn take_handed(forwarder: &Forwarder, tunnels: Option<&Tunnels>, datagrams: &mut Vec<Datagram>) {
+    forwarder.take(|handed, contents| match handed {
+        Handed::Stray(way) => datagrams.push(Datagram {
+            socket: way.socket,
+            source: way.address,
+            destination_ip: way.local_ip,
+            ecn: None,
+            contents: BytesMut::from(contents),
+        }),
+        Handed::ToTunnel(way) => {
+            if let (SocketName::Tunnel(number), Some(tunnels)) = (way.socket, tunnels) {
+                tunnels.send(number, contents, None);
+            }
+        }
+    });
+}
+
+/// Listens for TLS streams on the addresses that UDP has.
+fn open_tunnels(
+    options: &Options,
+    identity: &Identity,
+    crypto: &CryptoProvider,
+) -> Result<Option<Tunnels>, StartError> {
+    let Some(port) = options.tls_port else {
+        return Ok(None);
+    };
+    let tls = tunnel_tls::server(identity, crypto).map_err(|error| StartError(format!("no TLS: {error}")))?;
+    let (listen, by_default) = sockets::listen_addresses(options);
+    let tunnels = Tunnels::open(&listen, port, &tls, by_default).map_err(|(address, error)| {
+        StartError(match error.kind() {
+            io::ErrorKind::AddrInUse => format!("TCP port {address} is already in use"),
+            io::ErrorKind::PermissionDenied => format!(
+                "cannot listen on TCP {address}: {error} (ports below 1024 need root or the capability CAP_NET_BIND_SERVICE)"
+            ),
+            _ => format!("cannot listen on TCP {address}: {error}"),
+        })
+    })?;
+    Ok(Some(tunnels))
 }
 
 /// The address that a datagram was sent to, if the server knows it by name and the socket stands for it.

@@ -6,7 +6,7 @@
 //! A socket that is bound to all addresses stands for several in the engine: for itself, and for those of the machine's addresses that
 //! the server knows by name ([`super::own_addresses`]). Datagrams to and from such an address go by a name of their own. Nothing is
 //! bound for them: a second bind on the same port would need the address to be shared, and then two servers could have the same port
-//! without noticing.
+//! without noticing. (The forwarder's threads do share the main port, but only behind this bind: [`crate::shell::forwarder`].)
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -111,16 +111,22 @@ fn open_both_ports(options: &Options) -> Result<Vec<Opened>, StartError> {
     Ok(opened)
 }
 
-/// Opens one port on every address.
-fn open_port(options: &Options, port: u16, main: bool, taken: &[SocketName]) -> Result<Vec<Opened>, StartError> {
+/// The addresses to listen on, and whether nobody chose them.
+pub(super) fn listen_addresses(options: &Options) -> (Vec<IpAddr>, bool) {
     let mut listen = options.listen.clone();
     listen.dedup();
-    if listen.len() > MAX_LISTEN {
-        return Err(StartError(format!("more than {MAX_LISTEN} listen addresses")));
-    }
     let by_default = listen.is_empty();
     if by_default {
         listen = vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    }
+    (listen, by_default)
+}
+
+/// Opens one port on every address.
+fn open_port(options: &Options, port: u16, main: bool, taken: &[SocketName]) -> Result<Vec<Opened>, StartError> {
+    let (listen, by_default) = listen_addresses(options);
+    if listen.len() > MAX_LISTEN {
+        return Err(StartError(format!("more than {MAX_LISTEN} listen addresses")));
     }
     let mut attempts = if port == 0 && listen.len() > 1 {
         FREE_PORT_ATTEMPTS
@@ -186,7 +192,7 @@ fn open_addresses(
 }
 
 /// The machine lacks IPv6 as a whole, or has it without any address.
-fn no_ipv6(error: &io::Error) -> bool {
+pub(super) fn no_ipv6(error: &io::Error) -> bool {
     #[cfg(unix)]
     let unsupported = matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT));
     // WSAEAFNOSUPPORT
@@ -287,7 +293,9 @@ mod tests {
             data: None,
             access_key: String::new(),
             max_nodes: 1,
-            relay: true,
+            relay: false,
+            relay_threads: None,
+            tls_port: None,
             password: String::new(),
             join: None,
         };

@@ -132,10 +132,11 @@ fn golden_bytes_from_the_server() {
                 key: key(0x44),
                 address: None,
             }],
+            tunnel_port: 443,
         },
         "01 | 04 1388 c0000201 | 0005 302e312e30
         | 0002 04 eeb8 c0000202 06 eeb8 20010db8000000000000000000000002 | 00007530
-        | 0001 0021 4444444444444444444444444444444444444444444444444444444444444444 00",
+        | 0001 0021 4444444444444444444444444444444444444444444444444444444444444444 00 | 01bb",
     );
     golden(
         FromServer::RelayFailed {
@@ -384,15 +385,17 @@ fn any_from_server() -> impl Strategy<Value = FromServer> {
             any_text(MAX_TEXT),
             any_list(any_address(), MAX_STUN_ADDRESSES),
             any::<u32>(),
-            any_list(any_known_relay(), MAX_KNOWN_RELAYS)
+            any_list(any_known_relay(), MAX_KNOWN_RELAYS),
+            any::<u16>()
         )
             .prop_map(
-                |(observed, version, stun, idle_timeout_ms, relays)| FromServer::Welcome {
+                |(observed, version, stun, idle_timeout_ms, relays, tunnel_port)| FromServer::Welcome {
                     observed,
                     version,
                     stun,
                     idle_timeout_ms,
-                    relays
+                    relays,
+                    tunnel_port
                 }
             ),
         any_list(any_known_relay(), MAX_KNOWN_RELAYS).prop_map(|relays| FromServer::KnownRelays { relays }),

@@ -12,6 +12,7 @@ mod probe;
 mod proxy;
 mod relay;
 mod stun;
+mod tunnel;
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
