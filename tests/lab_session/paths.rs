@@ -352,7 +352,7 @@ fn a_path_that_comes_and_goes_is_left_alone_longer_each_time() {
 #[test]
 fn a_relayed_pair_survives_the_restart_of_its_relay() {
     let mut slowest = Duration::ZERO;
-    for (down, size) in [(ms(300), 40), (seconds(3), 40), (seconds(3), 1_000)] {
+    for (down, size) in [(ms(300), 40), (seconds(3), 40)] {
         for seed in 0..4 {
             let mut game = Game::begin(pair(seed, SYMMETRIC, SYMMETRIC));
             assert_eq!(game.paths(), [PathKind::Proxied; 2], "lab seed {seed}");

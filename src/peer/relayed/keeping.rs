@@ -115,12 +115,11 @@ impl Node {
 
     /// The other side answered through the forwarder: the session's path may be used, and older ones are left.
     pub(super) fn session_proven(&mut self, now: Instant, number: u32, route: SyntheticAddress) {
-        let Some(entry) = self.relayed.sessions.get_mut(&number) else {
+        let Some(entry) = self.relayed.sessions.get(&number) else {
             return;
         };
-        let (peer, kind, failed) = (entry.session.peer.guid(), entry.session.kind, entry.failed);
+        let (peer, kind) = (entry.session.peer.guid(), entry.session.kind);
         let replaced = entry.retires.is_some();
-        entry.failed = false;
         if !replaced {
             self.leave_replaced(now, peer, kind);
         }
@@ -130,7 +129,15 @@ impl Node {
             .paths
             .best(route)
             .is_some_and(|best| best.socket == SocketName::Relay(number));
-        if failed && in_use {
+        if !in_use {
+            return;
+        }
+        // Another session at the same forwarder is the same path to QUIC, which must hear that it works again.
+        let mut failed = false;
+        for entry in self.relayed.sessions.values_mut().filter(|entry| entry.route == route) {
+            failed |= std::mem::take(&mut entry.failed);
+        }
+        if failed {
             self.path_works_again(now, route);
         }
     }
