@@ -320,8 +320,8 @@ impl Node {
     }
 
     /// The player probes by the connection's own secret: it doubts the path, so this side does as well. Otherwise it would go on sending
-    /// to where the player is no more, as long as it hears it.
-    pub(super) fn other_side_seeks(&mut self, now: Instant, peer: Guid) {
+    /// to where the player is no more, as long as it hears it. `over`: the same of one that sends over a forwarder of that kind.
+    pub(super) fn other_side_seeks(&mut self, now: Instant, peer: Guid, over: Option<PathKind>) {
         let Some(address) = self.link_address(peer) else { return };
         let Some(watched) = self.roaming.watched.get_mut(&peer) else {
             return;
@@ -330,7 +330,8 @@ impl Node {
             return;
         }
         watched.sought = Some(now);
-        if self.is_relayed(address) {
+        let lost_better = over.is_some_and(|kind| self.paths.best(address).is_some_and(|best| best.kind < kind));
+        if self.is_relayed(address) && !lost_better {
             // It looks for a direct path, as this side does; or it has lost the forwarder, and this side will notice.
             self.paths.doubt_direct(address);
         } else {

@@ -396,6 +396,48 @@ fn when_the_last_router_leaves_the_servers_relay_takes_over() {
     });
 }
 
+/// The server's attempt between the two is still running, so that it introduces nobody anew; and whoever has nothing unanswered yet hears the other
+/// one over the proxy before it could doubt its own way.
+#[test]
+fn who_notices_late_that_the_router_is_gone_follows_the_other_one() {
+    with_seeds(0..6, |seed| {
+        let mut scenario = friends(seed, 1, true);
+        connect(&mut scenario, 0, 1);
+        established(&mut scenario, 0, 1);
+        let mut traffic = Traffic { sent: 0 };
+        traffic.send(&mut scenario, 50);
+        assert_eq!(path(&mut scenario, 1, 0), Some(PathKind::Routed));
+        scenario.lab.run_for(ms(100));
+        forget(&mut scenario);
+        leave(&mut scenario, 2, Leaving::Crash);
+        let (first, second) = ((0, 1), (1, 0));
+        let crashed = scenario.lab.elapsed();
+        let (mut sent, mut heard) = (0_u32, Vec::new());
+        for tick in 0..400 {
+            let mut senders = vec![first];
+            // Late enough to be answered for by what comes over the proxy.
+            if tick >= 25 {
+                senders.push(second);
+                sent += 1;
+            }
+            for (from, to) in senders {
+                let (node, peer) = (scenario.nodes[from], scenario.guids[to]);
+                let mode = SendMode::ReliableOrdered;
+                scenario.lab.send(node, peer, 0, mode, &sent.to_be_bytes()).unwrap();
+            }
+            scenario.lab.run_for(ms(20));
+            let events = scenario.lab.take_events(scenario.nodes[0]);
+            let message = |event: &OwnedEvent| matches!(event, OwnedEvent::Message { .. });
+            heard.extend(events.into_iter().filter(|recorded| message(&recorded.event)));
+        }
+        assert_eq!(path(&mut scenario, 1, 0), Some(PathKind::Proxied));
+        let first_heard = heard.first().expect("the late one is heard again").time - crashed;
+        // Three seconds are what two sides are given to agree on a path that has just changed.
+        assert!(first_heard <= ms(3_500), "{first_heard:?}");
+        assert!(heard.len() as u32 >= sent - 10, "{} of {sent}", heard.len());
+    });
+}
+
 #[test]
 fn where_the_server_has_a_relay_the_next_router_takes_over_all_the_same() {
     with_seeds(0..6, |seed| {

@@ -270,24 +270,6 @@ impl Network {
     /// The server's address of that family.
     pub const SERVER_IPV6: &'static str = SERVER_IPV6;
 
-    /// The same at the host itself: sending to that address fails there with an error.
-    pub fn forbid(&self, host: &str, address: IpAddr) {
-        let script = format!(
-            "table ip forbid {{
-                chain output {{ type filter hook output priority filter; ip daddr {address} drop
-                }}
-                chain input {{ type filter hook input priority filter; ip saddr {address} drop
-                }}
-            }}\n"
-        );
-        run_in(host, &["nft", "-f", "-"], &script);
-    }
-
-    /// The end of [`Network::forbid`].
-    pub fn allow(&self, host: &str) {
-        run_in(host, &["nft", "delete", "table", "ip", "forbid"], "");
-    }
-
     /// The server's cable takes packets of at most so many bytes, and drops larger ones without a word.
     pub fn narrow_server(&self, mtu: u32) {
         let mtu = mtu.to_string();

@@ -24,6 +24,7 @@ fn a_dead_direct_way_is_replaced_by_the_relay_and_comes_back() {
     let mut pair = pair(test, &transcript, &network, &hosts);
     pair.connect();
     pair.talk_until_path("direct");
+    // Both ways and without a word; one way, and sending fails.
     for silent in [true, false] {
         for player in 0..2 {
             pair.changes(player);

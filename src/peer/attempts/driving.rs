@@ -107,7 +107,7 @@ impl Node {
             return;
         }
         if matches!(Probe::decode(contents, &ProbeKey::new(&secret)), Ok(probe) if probe.kind == ProbeKind::Request) {
-            self.other_side_seeks(now, peer);
+            self.other_side_seeks(now, peer, None);
         }
     }
 

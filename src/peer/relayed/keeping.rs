@@ -81,15 +81,15 @@ impl Node {
         let Some(entry) = self.relayed.sessions.get(&number) else {
             return;
         };
-        let (peer, rests) = (entry.session.peer.guid(), entry.rests);
-        if !rests && !self.is_settled_on_direct(now, peer) {
+        let (peer, kind, rests) = (entry.session.peer.guid(), entry.session.kind, entry.rests);
+        if !rests && !self.is_settled_on_better(now, peer, kind) {
             return;
         }
         if let Some(entry) = self.relayed.sessions.get_mut(&number) {
             entry.rests = false;
         }
         self.timers_changed = true;
-        self.other_side_seeks(now, peer);
+        self.other_side_seeks(now, peer, Some(kind));
     }
 
     /// A forwarder said that it has this side.

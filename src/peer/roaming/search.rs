@@ -144,15 +144,15 @@ impl Node {
         paused && best.is_some_and(|best| best.verified && best.kind > PathKind::Direct)
     }
 
-    /// Packets to that player have taken a certain direct path for a while.
-    pub(in super::super) fn is_settled_on_direct(&self, now: Instant, peer: Guid) -> bool {
+    /// Packets to that player have taken a certain path of a better kind for a while.
+    pub(in super::super) fn is_settled_on_better(&self, now: Instant, peer: Guid, kind: PathKind) -> bool {
         let best = self.link_address(peer).and_then(|address| self.paths.best(address));
         let changed = self
             .roaming
             .watched
             .get(&peer)
             .and_then(|watched| watched.search.changed);
-        best.is_some_and(|best| best.verified && best.kind <= PathKind::Direct)
+        best.is_some_and(|best| best.verified && best.kind < kind)
             && changed.is_none_or(|changed| now >= changed + SETTLE_TIME)
     }
 
