@@ -409,7 +409,17 @@ fn wrong_flags_and_folders_are_said_in_one_line() {
         (&["serve", "--log", "loud"][..], "--log"),
         (&["serve", "--data", &file][..], &file),
         (&["serve", "--config", "/no/such/file"][..], "/no/such/file"),
-        (&["serve", "--relay-only"][..], "relay"),
+        (&["serve", "--relay-only"][..], "--join"),
+        (&["serve", "--relay-only", "--join", "127.0.0.1:1"][..], "--password"),
+        (
+            &["serve", "--join", "127.0.0.1:1", "--password", "x"][..],
+            "--relay-only",
+        ),
+        (
+            &["serve", "--relay-only", "--join", "127.0.0.1", "--password", "x"][..],
+            "HOST:PORT",
+        ),
+        (&["serve", "--password", ""][..], "--password"),
         (&["dance"][..], "dance"),
         (&[][..], "lanline serve"),
     ] {
@@ -490,4 +500,94 @@ fn help_and_version_are_printed() {
         assert!(output.status.success());
         assert!(String::from_utf8(output.stdout).unwrap().contains(part));
     }
+}
+
+/// Reads what a server logs until a line has that text; the line.
+fn logged(errors: &mut impl BufRead, text: &str) -> String {
+    let mut all = String::new();
+    loop {
+        let mut line = String::new();
+        assert!(
+            errors.read_line(&mut line).unwrap() > 0,
+            "it ended, and never said {text:?}: {all}"
+        );
+        if line.contains(text) {
+            return line;
+        }
+        all += &line;
+    }
+}
+
+#[test]
+fn a_proxy_server_logs_in_to_its_coordinator_and_leaves() {
+    let folder = Folder::new();
+    let data = folder.path("data");
+    let data = ["--data", &data];
+    let mut coordinator = Serving::start(&[&LOOPBACK[..], &data, &["--password", "correct horse"]].concat());
+    assert_eq!(coordinator.ready.get("relay_only"), None);
+    let mut log = BufReader::new(coordinator.child.stderr.take().unwrap());
+    let address = coordinator.address("udp").to_string();
+    let join = ["--relay-only", "--join", &address];
+
+    // The same folder: a proxy server beside its coordinator is somebody else.
+    let right = [&LOOPBACK[..], &data, &join, &["--password", "correct horse"]].concat();
+    let mut proxy = Serving::start(&right);
+    assert_eq!(proxy.ready["relay_only"], Value::Bool(true));
+    assert!(proxy.ready["key"] != coordinator.ready["key"]);
+    let line = logged(&mut log, "logged in");
+    assert!(line.contains(&proxy.address("udp").to_string()), "{line}");
+    let mut own_log = BufReader::new(proxy.child.stderr.take().unwrap());
+    logged(&mut own_log, "logged in to");
+    // It answers STUN, by which players measure how far it is.
+    let (asked_from, from, response) = stun(proxy.address("udp"), ChangeRequest::default());
+    assert_eq!(from, proxy.address("udp"));
+    assert!(matches!(response, Response::Success { mapped, .. } if mapped == asked_from));
+
+    let other = folder.path("other");
+    let wrong = [
+        &LOOPBACK[..],
+        &["--data", &other],
+        &join,
+        &["--password", "battery staple"],
+    ]
+    .concat();
+    let mut stranger = Serving::start(&wrong);
+    let mut strangers_log = BufReader::new(stranger.child.stderr.take().unwrap());
+    let line = logged(&mut strangers_log, "cannot log in");
+    assert!(line.contains("the password is wrong"), "{line}");
+    logged(&mut log, "was not let in: the password is wrong");
+
+    let id = proxy.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert_eq!(proxy.child.wait().unwrap().code(), Some(0));
+    let line = logged(&mut log, "is gone");
+    assert!(line.contains("the proxy server is shutting down"), "{line}");
+}
+
+#[test]
+fn a_proxy_server_without_a_coordinator_says_so_and_ends_in_time() {
+    let folder = Folder::new();
+    // A port that nobody has: bound, and let go.
+    let nobody = UdpSocket::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let data = folder.path("data");
+    let join = [
+        "--data",
+        &data,
+        "--relay-only",
+        "--join",
+        &nobody,
+        "--relay-password",
+        "x",
+    ];
+    let mut proxy = Serving::start(&[&LOOPBACK[..], &join].concat());
+    let mut log = BufReader::new(proxy.child.stderr.take().unwrap());
+    let line = logged(&mut log, "cannot log in");
+    assert!(line.contains("no answer") && line.contains("trying again"), "{line}");
+    let id = proxy.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert_eq!(proxy.child.wait().unwrap().code(), Some(0));
 }

@@ -18,6 +18,7 @@ use crate::peer::Node;
 use crate::peer::api::nat::MappingId;
 use crate::peer::api::{SideEffect, SideEffectAnswer};
 use crate::server::Server;
+use crate::server::proxy_server::ProxyServer;
 
 /// What the lab can run: an engine, and how to get out of it what is not a datagram.
 pub trait LabEngine: Engine + Any {
@@ -118,6 +119,8 @@ impl LabEngine for Server {
         self.tunnel_closed(now, number);
     }
 }
+
+impl LabEngine for ProxyServer {}
 
 /// A datagram that a [`RawHost`] received.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -38,6 +38,7 @@ mod host;
 mod moves;
 mod network;
 mod probes;
+pub mod proxies;
 mod random;
 mod router;
 pub mod scenario;
@@ -68,6 +69,7 @@ use crate::codes::SendMode;
 use crate::engine::{SocketName, Transmit};
 use crate::peer::Node;
 use crate::peer::api::{Command, NodeConfig, RequestId};
+use crate::server::proxy_server::{ProxyServer, ProxyServerConfig};
 use crate::server::{Server, ServerConfig};
 use crate::transport::SendError;
 use crate::transport::identity::Guid;
@@ -275,6 +277,17 @@ impl Lab {
                 ..config.clone()
             };
             Server::new(startup.now, config)
+        });
+    }
+
+    /// Runs a proxy server. Its seed is derived from the lab's; the rest is taken as it is.
+    pub fn start_proxy_server(&mut self, host: HostId, config: ProxyServerConfig) {
+        self.start(host, move |startup| {
+            let config = ProxyServerConfig {
+                seed: startup.seed,
+                ..config.clone()
+            };
+            ProxyServer::new(startup.now, config)
         });
     }
 

@@ -392,6 +392,7 @@ impl Scenario {
             max_nodes: 10_000,
             relay: RelayConfig::Own(RelayLimits::default()),
             wall_clock: 0,
+            proxy_password: super::proxies::PROXY_PASSWORD.to_owned(),
             tunnel_port: builder.tunnel_port,
         };
         (builder.change_server)(&mut config);

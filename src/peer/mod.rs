@@ -622,6 +622,7 @@ impl Node {
             Kind::Stun if self.sample_answered(now, datagram.socket, datagram.source, &datagram.contents) => {}
             // A forwarder passes on what the other side sends, no STUN.
             Kind::Stun if matches!(datagram.socket, SocketName::Relay(_)) => self.dropped.unknown += 1,
+            Kind::Stun if self.relay_measured(now, &datagram) => {}
             Kind::Stun => self.handle_stun(now, &datagram),
             Kind::OwnFrame(_) | Kind::Gate | Kind::GateRaw | Kind::Unknown => self.dropped.unknown += 1,
         }

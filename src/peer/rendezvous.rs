@@ -521,9 +521,13 @@ impl Node {
             FromServer::Welcome {
                 observed,
                 stun,
+                relays,
                 tunnel_port,
                 ..
-            } => self.welcomed(now, observed, stun, tunnel_port),
+            } => {
+                self.welcomed(now, observed, stun, tunnel_port);
+                self.relays_known(now, &relays);
+            }
             // Nothing counts before the server has accepted this node.
             _ if !self.server_is_up() => {}
             FromServer::Introduction(introduction) => self.introduced(now, introduction),
@@ -545,6 +549,7 @@ impl Node {
                 candidates,
             } => self.introduction_updated(now, introduction, (facts, own_facts, permit), candidates),
             FromServer::Forecast { introduction, forecast } => self.forecast_received(now, introduction, forecast),
+            FromServer::KnownRelays { relays } => self.relays_known(now, &relays),
             FromServer::Relays(introduction) => self.relays_introduced(now, introduction),
             FromServer::RelayFailed {
                 request, code, text, ..

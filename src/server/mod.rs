@@ -17,6 +17,9 @@
 //! | `relay_requests` | nodes that ask for a relay |
 //! | `acquaintances` | who has been introduced to whom |
 //! | `forwarding` | the server's own relay |
+//! | `proxy_login` | proxy servers on other machines, as their coordinator sees them |
+//! | [`proxy_server`] | the engine of such a proxy server |
+//! | `proxy_password` | the password between the two |
 //! | `reflector` | STUN |
 //! | `limits` | how much one key, address and network may ask; all numbers |
 //! | `scope` | what kind of network an address belongs to |
@@ -39,6 +42,9 @@ mod introduce;
 mod introductions;
 mod limits;
 mod permits;
+mod proxy_login;
+mod proxy_password;
+pub mod proxy_server;
 mod reflector;
 mod registry;
 mod relay_requests;
@@ -68,6 +74,8 @@ use forwarding::Forwarding;
 pub use forwarding::{OutsideRelay, RelayConfig};
 use introductions::Introductions;
 use limits::NodeLimits;
+use proxy_login::ProxyLogins;
+pub use proxy_login::ProxyNews;
 use reflector::{Outcome, Reflector};
 use registry::Registry;
 use relays::Relays;
@@ -118,6 +126,8 @@ pub struct ServerConfig {
     pub max_nodes: usize,
     /// Who forwards for players on these sockets.
     pub relay: RelayConfig,
+    /// What proxy servers on other machines must know to log in; empty: none are taken.
+    pub proxy_password: String,
     /// The present moment in milliseconds since 1970: what tickets' expiry is told in.
     pub wall_clock: u64,
     /// The TCP port at which the outside takes datagrams in TLS streams ([`crate::wire::tunnel`]), which nodes are told; 0: none. The socket of a
@@ -160,12 +170,21 @@ pub struct ServerCounters {
     pub tickets_refused: u64,
     /// Reports of nodes on how far relays are.
     pub round_trip_reports: u64,
+    /// Proxy servers that are logged in now.
+    pub proxies: u64,
+    /// Logins of proxy servers.
+    pub proxy_logins: u64,
+    /// Those that were refused, for whatever reason.
+    pub proxy_logins_refused: u64,
+    /// Proxy servers that left, or went silent.
+    pub proxies_lost: u64,
     /// Figures of the relay on the server's own sockets.
     pub relay: RelayCounters,
 }
 
 /// A server.
 pub struct Server {
+    identity: Arc<Identity>,
     sockets: Vec<ServerSocket>,
     tunnel_port: u16,
     access_key: String,
@@ -180,6 +199,7 @@ pub struct Server {
     relays: Relays,
     forwarding: Forwarding,
     acquaintances: Acquaintances,
+    proxy_logins: ProxyLogins,
     registration_limits: NodeLimits,
     open_nat_limits: NodeLimits,
     relay_limits: NodeLimits,
@@ -220,6 +240,8 @@ impl Server {
             relays,
             forwarding,
             acquaintances: Acquaintances::new(&pair_secret),
+            proxy_logins: ProxyLogins::new(config.proxy_password),
+            identity: config.identity,
             sockets: config.sockets,
             tunnel_port: config.tunnel_port,
             access_key: config.access_key,
@@ -244,6 +266,7 @@ impl Server {
         let transport = self.transport.counters();
         ServerCounters {
             nodes: self.registry.len() as u64,
+            proxies: self.relays.proxies() as u64,
             relay: self.forwarding.counters(),
             dropped: self.counters.dropped + transport.unknown_connection + transport.malformed,
             ..self.counters
@@ -254,6 +277,10 @@ impl Server {
     pub fn shut_down(&mut self, now: Instant) {
         self.shutting_down = true;
         self.close_all(now, Code::Closed, "the server is shutting down");
+        let proxies: Vec<_> = self.proxy_logins.links().collect();
+        for link in proxies {
+            self.close_proxy(now, link, (Code::Closed, "the coordinator is shutting down"));
+        }
         self.handle_links(now);
     }
 
@@ -342,6 +369,7 @@ impl Engine for Server {
         self.introductions.handle_timeout(now);
         self.forwarding.handle_timeout(now);
         self.close_silent(now);
+        self.proxies_timeout(now);
         self.handle_links(now);
     }
 
@@ -377,6 +405,7 @@ impl Engine for Server {
             self.addresses.poll_timeout(),
             self.introductions.poll_timeout(),
             self.sessions.poll_timeout(),
+            self.proxy_logins.poll_timeout(),
             self.forwarding.poll_timeout(),
         ];
         deadlines.into_iter().flatten().min()

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::transport::LinkId;
@@ -186,6 +187,13 @@ impl Registry {
     /// The node of a link, to change what may change.
     pub fn node_mut(&mut self, link: LinkId) -> Option<&mut Node> {
         self.nodes.get_mut(&link)
+    }
+
+    /// Up to so many links of nodes, in order, behind that one.
+    pub fn links_after(&self, after: Option<LinkId>, most: usize) -> Vec<LinkId> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let links = self.nodes.range((start, Bound::Unbounded));
+        links.take(most).map(|(link, _)| *link).collect()
     }
 
     /// The node with that guid in that game.

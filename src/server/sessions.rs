@@ -21,7 +21,7 @@ use super::{IDLE_TIMEOUT, Server, is_tunnel};
 use crate::codes::Code;
 use crate::engine::SocketName;
 use crate::transport::identity::PublicKey;
-use crate::transport::{CloseInfo, LinkEvent, LinkId, SyntheticAddress};
+use crate::transport::{CloseInfo, LinkEvent, LinkId, LinkKind, SyntheticAddress};
 use crate::wire::control::{ACCESS_EXPORTER_LABEL, FromServer, Hello, KnownRelay, MAX_STUN_ADDRESSES, ToServer};
 use crate::wire::{DecodeError, MAX_APP_ID, PROTOCOL_VERSION, peek_protocol};
 
@@ -80,9 +80,14 @@ impl Server {
 
     fn handle_link_event(&mut self, now: Instant, event: LinkEvent) {
         match event {
-            LinkEvent::Connected { link, address, key, .. } => self.link_connected(now, link, address, key),
+            LinkEvent::Connected { link, address, key, .. } => match self.transport.kind(link) {
+                Some(LinkKind::Proxy) => self.proxy_connected(now, link, address, key),
+                _ => self.link_connected(now, link, address, key),
+            },
+            LinkEvent::Readable { link } if self.proxy_logins.has(link) => self.read_proxy(now, link),
             LinkEvent::Readable { link } => self.read_control(now, link),
             LinkEvent::Writable { .. } => {}
+            LinkEvent::Closed { link, reason } if self.proxy_logins.has(link) => self.proxy_closed(now, link, &reason),
             LinkEvent::Closed { link, .. } => self.link_closed(now, link),
         }
     }

@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 
 use super::super::introductions::REACTION_TIME;
 use super::super::limits::OPEN_NAT_PER_KEY;
-use super::super::{RelayConfig, ServerConfig, ServerSocket};
+use super::super::{ProxyNews, RelayConfig, ServerConfig, ServerSocket};
 use super::*;
 use crate::engine::{Datagram, Engine, SocketName};
 use crate::relay::RelayLimits;
@@ -19,6 +19,8 @@ use crate::transport::{CloseReason, LinkKind, Transport, TransportConfig};
 use crate::wire::control::{Consent, RelayPolicy, Ways};
 use crate::wire::introduction::{Candidate, CandidateKind, Introduction, NatFacts};
 
+#[path = "proxy_login_tests.rs"]
+mod proxy_login;
 #[path = "relay_requests_tests.rs"]
 mod relay_requests;
 #[path = "tunnel_tests.rs"]
@@ -27,6 +29,7 @@ mod tunnel;
 mod updates;
 
 const SERVER_KEY: [u8; 32] = [200; 32];
+const PASSWORD: &str = "correct horse";
 
 /// A node that does what a test says.
 struct Client {
@@ -37,8 +40,12 @@ struct Client {
     socket: SocketName,
     real: SocketAddr,
     guid: Guid,
+    key: PublicKey,
+    kind: LinkKind,
     connected: bool,
     heard: Vec<FromServer>,
+    /// What a coordinator said to a proxy server.
+    raw: Vec<Bytes>,
     closed: Option<CloseReason>,
 }
 
@@ -53,6 +60,14 @@ fn world_with(access_key: &str, max_nodes: usize) -> World {
 }
 
 fn world_of(access_key: &str, max_nodes: usize, relay: RelayConfig) -> World {
+    world_where(access_key, max_nodes, relay, PASSWORD)
+}
+
+fn world_without_password() -> World {
+    world_where("", 100, RelayConfig::Own(RelayLimits::default()), "")
+}
+
+fn world_where(access_key: &str, max_nodes: usize, relay: RelayConfig, password: &str) -> World {
     let now = Instant::now();
     let socket = |name, bound: &str, main| ServerSocket {
         name,
@@ -72,6 +87,7 @@ fn world_of(access_key: &str, max_nodes: usize, relay: RelayConfig) -> World {
         max_nodes,
         relay,
         wall_clock: 0,
+        proxy_password: password.to_owned(),
         tunnel_port: 443,
     };
     World {
@@ -103,10 +119,18 @@ fn hello() -> Hello {
 impl World {
     /// Connects a node, without Hello.
     fn connect(&mut self, key: u8, real: &str) -> usize {
-        self.connect_on(SocketName::Udp4, key, real)
+        self.connect_by(SocketName::Udp4, key, real, LinkKind::Server)
+    }
+
+    fn connect_as(&mut self, key: u8, real: &str, kind: LinkKind) -> usize {
+        self.connect_by(SocketName::Udp4, key, real, kind)
     }
 
     fn connect_on(&mut self, socket: SocketName, key: u8, real: &str) -> usize {
+        self.connect_by(socket, key, real, LinkKind::Server)
+    }
+
+    fn connect_by(&mut self, socket: SocketName, key: u8, real: &str, kind: LinkKind) -> usize {
         let identity = Arc::new(Identity::from_seed([key; 32]));
         let mut transport = Transport::new(TransportConfig {
             identity: identity.clone(),
@@ -119,7 +143,7 @@ impl World {
         });
         let server = transport.new_address();
         let expected = Identity::from_seed(SERVER_KEY).public();
-        let link = transport.connect(self.now, server, LinkKind::Server, Some(expected), None);
+        let link = transport.connect(self.now, server, kind, Some(expected), None);
         let real = real.parse().unwrap();
         let guid = identity.guid();
         let (heard, closed, connected) = (Vec::new(), None, false);
@@ -130,7 +154,10 @@ impl World {
             socket,
             real,
             guid,
+            key: identity.public(),
+            kind,
             connected,
+            raw: Vec::new(),
             heard,
             closed,
         });
@@ -299,7 +326,10 @@ impl Client {
                 LinkEvent::Connected { .. } => self.connected = true,
                 LinkEvent::Readable { link } => {
                     while let Some(message) = self.transport.next_control(link) {
-                        self.heard.push(FromServer::decode(&message).unwrap());
+                        match self.kind {
+                            LinkKind::Proxy => self.raw.push(message),
+                            _ => self.heard.push(FromServer::decode(&message).unwrap()),
+                        }
                     }
                 }
                 LinkEvent::Writable { .. } => {}

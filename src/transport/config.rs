@@ -139,7 +139,7 @@ pub(super) fn transport(
     let mut config = TransportConfig::default();
     let (streams, stream_window, window, send_window) = match kind {
         LinkKind::Peer => (PEER_STREAMS, PEER_STREAM_WINDOW, PEER_RECEIVE_WINDOW, PEER_SEND_WINDOW),
-        LinkKind::Server => (SERVER_STREAMS, SERVER_WINDOW, SERVER_WINDOW, SERVER_WINDOW.into()),
+        LinkKind::Server | LinkKind::Proxy => (SERVER_STREAMS, SERVER_WINDOW, SERVER_WINDOW, SERVER_WINDOW.into()),
     };
     let round_trip = round_trip
         .unwrap_or(DEFAULT_ROUND_TRIP)

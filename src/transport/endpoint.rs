@@ -98,7 +98,8 @@ impl Transport {
         let token_clock = Arc::new(TokenClock::default());
         let server = config.accepts.map(|kind| {
             let transport = config::transport(kind, config.lost_peer_timeout, config.keep_alive, None);
-            match tls.server(kind.alpn()) {
+            let alpn = kind.accepted().iter().map(|kind| kind.alpn().to_vec());
+            match tls.server(alpn.collect()) {
                 Ok(tls) => Arc::new(config::server(&config.seed, tls, transport, token_clock.clone())),
                 Err(error) => panic!("{error}"),
             }
@@ -238,7 +239,6 @@ impl Transport {
             dialled: half_open.is_none(),
             half_open,
             kind,
-            alpn: kind.alpn(),
             turned_down,
             lost_peer_timeout: self.config.lost_peer_timeout,
         };
@@ -747,6 +747,11 @@ impl Transport {
             self.end(now, slot, CloseReason::Local, Some(&info));
             self.process(now, slot);
         }
+    }
+
+    /// What a link is for; of one that came in it is known when it is connected.
+    pub fn kind(&self, link: LinkId) -> Option<LinkKind> {
+        Some(self.link(link)?.kind)
     }
 
     /// Drops what is left of a closed link. An open one is left alone.

@@ -76,7 +76,6 @@ pub(super) struct Link {
     /// `SendError::Full` was returned and `Writable` not reported yet.
     wants_room: bool,
     pub(super) kind: LinkKind,
-    alpn: &'static [u8],
     turned_down: TurnedDownKey,
     created: Instant,
     last_received: Instant,
@@ -98,7 +97,6 @@ pub(super) struct NewLink {
     pub(super) address: SyntheticAddress,
     pub(super) dialled: bool,
     pub(super) kind: LinkKind,
-    pub(super) alpn: &'static [u8],
     pub(super) turned_down: TurnedDownKey,
     pub(super) lost_peer_timeout: Duration,
     pub(super) half_open: Option<Class>,
@@ -126,7 +124,6 @@ impl Link {
             readable_pending: false,
             wants_room: false,
             kind: new.kind,
-            alpn: new.alpn,
             turned_down: new.turned_down,
             created: now,
             last_received: now,
@@ -342,9 +339,11 @@ impl Link {
             .handshake_data()
             .and_then(|data| data.downcast::<HandshakeData>().ok())
             .and_then(|data| data.protocol);
-        if alpn.as_deref() != Some(self.alpn) {
+        let own = [self.kind];
+        let possible = if self.dialled { &own[..] } else { self.kind.accepted() };
+        let Some(kind) = possible.iter().find(|kind| alpn.as_deref() == Some(kind.alpn())) else {
             return Err(CloseReason::Incompatible);
-        }
+        };
         let key = session
             .peer_identity()
             .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
@@ -352,6 +351,7 @@ impl Link {
         let Some(key) = key else {
             return Err(CloseReason::ProtocolViolation("no raw public key".into()));
         };
+        self.kind = *kind;
         self.stage = Stage::Connected;
         self.budget = None;
         if self.kind == LinkKind::Peer {

@@ -54,7 +54,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codes::SendMode;
-use crate::wire::{ALPN_PEER, ALPN_SERVER};
+use crate::wire::{ALPN_PEER, ALPN_PROXY, ALPN_SERVER};
 use identity::{Identity, PublicKey};
 
 /// The synthetic address under which QUIC knows the other side of a link: a unique local address (fd00::/8) with random host
@@ -73,6 +73,8 @@ pub enum LinkKind {
     Peer,
     /// Between a node and a server: control stream only; small, because a server holds thousands.
     Server,
+    /// Between a proxy server and its coordinator, which takes them beside links of nodes: as `Server`.
+    Proxy,
 }
 
 impl LinkKind {
@@ -80,6 +82,16 @@ impl LinkKind {
         match self {
             Self::Peer => ALPN_PEER,
             Self::Server => ALPN_SERVER,
+            Self::Proxy => ALPN_PROXY,
+        }
+    }
+
+    /// The kinds that come in where that kind is accepted.
+    fn accepted(self) -> &'static [LinkKind] {
+        match self {
+            Self::Peer => &[Self::Peer],
+            Self::Server => &[Self::Server, Self::Proxy],
+            Self::Proxy => &[Self::Proxy],
         }
     }
 }
@@ -93,7 +105,7 @@ pub struct TransportConfig {
     pub seed: [u8; 32],
     /// TLS primitives: ring's in the shell, a seeded one in the lab.
     pub crypto: Arc<rustls::crypto::CryptoProvider>,
-    /// Which kinds of links may come in. A player accepts `Peer`, a server accepts `Server`.
+    /// Which kinds of links may come in. A player accepts `Peer`, a server accepts `Server` (and with it `Proxy`).
     pub accepts: Option<LinkKind>,
     /// A peer that is silent for this long is lost. Both sides' smaller value counts.
     pub lost_peer_timeout: Duration,

@@ -103,7 +103,7 @@ impl TlsSetup {
     }
 
     /// For all incoming connections. Any key is accepted and reported.
-    pub(super) fn server(&self, alpn: &[u8]) -> Result<QuicServerConfig, TlsSetupError> {
+    pub(super) fn server(&self, alpn: Vec<Vec<u8>>) -> Result<QuicServerConfig, TlsSetupError> {
         let verifier = RawKeyVerifier {
             algorithms: self.provider.signature_verification_algorithms,
             expected: None,
@@ -116,7 +116,7 @@ impl TlsSetup {
             .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(
                 self.certified_key.clone(),
             )));
-        config.alpn_protocols = vec![alpn.to_vec()];
+        config.alpn_protocols = alpn;
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         QuicServerConfig::try_from(config).map_err(setup_error)

@@ -24,6 +24,7 @@
 //! | 6 | Forecast | u64 introduction, forecast |
 //! | 7 | Relays | record: a relay introduction, see [`super::introduction`] |
 //! | 8 | RelayFailed | u32 request, guid target, i32 code, text |
+//! | 9 | KnownRelays | list (≤ 8) of relays, as in Welcome |
 //!
 //! Consent: 0 app, 1 session, 2 nobody. Relay policy: 0 fallback, 1 never, 2 only. Ways: 0 direct, 1 any, 2 relayed. Candidates, facts, permit and forecast as in
 //! [`super::introduction`]. Proofs: list (≤ 4) of records: address, 16 bytes cookie. Type and protocol of Hello stay where they are in every version ([`super::peek_protocol`]).
@@ -316,6 +317,11 @@ pub enum FromServer {
         /// Why, in words.
         text: String,
     },
+    /// The relays that the node may be offered have changed since [`FromServer::Welcome`].
+    KnownRelays {
+        /// At most [`MAX_KNOWN_RELAYS`].
+        relays: Vec<KnownRelay>,
+    },
 }
 
 /// Most further STUN addresses of a server: a second port and a second address of both families, and room for growth.
@@ -373,6 +379,7 @@ message_codec!(FromServer {
     6 Forecast { introduction: u64, forecast: forecast };
     7 Relays(relay_introduction);
     8 RelayFailed { request: u32, target: guid, code: i32, text: text };
+    9 KnownRelays { relays: known_relays };
 });
 
 impl Writer<'_> {

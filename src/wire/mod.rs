@@ -11,6 +11,7 @@ pub mod introduction;
 pub mod mesh;
 pub mod peer;
 pub mod probe;
+pub mod proxy;
 pub mod relay;
 pub mod routing;
 pub mod stun;
@@ -28,6 +29,8 @@ pub const PROTOCOL_VERSION: u16 = 1;
 pub const ALPN_PEER: &[u8] = b"lanline-peer/1";
 /// ALPN of QUIC connections to a server.
 pub const ALPN_SERVER: &[u8] = b"lanline-server/1";
+/// ALPN of QUIC connections of proxy servers to their coordinator.
+pub const ALPN_PROXY: &[u8] = b"lanline-proxy/1";
 
 /// The protocol version of a greeting ([`control::ToServer::Hello`], [`peer::PeerControl::Hello`], [`peer::PeerControl::Welcome`])
 /// of whatever version: its bytes 1 and 2, which never move. Lets a receiver tell a side of another version (refused as

@@ -8,6 +8,7 @@ mod messages;
 mod opening;
 mod outcomes;
 mod paths;
+mod proxies;
 mod refusals;
 mod relay;
 mod relay_start;

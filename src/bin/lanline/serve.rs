@@ -75,14 +75,15 @@ pub struct Arguments {
     /// How much to log: off, error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: LevelFilter,
-    /// Only relay, for the server given with --join
+    /// Only relay, for the players of the server given with --join
     #[arg(long)]
     relay_only: bool,
-    /// The server to relay for
+    /// The server to relay for (with --relay-only)
     #[arg(long, value_name = "HOST:PORT")]
     join: Option<String>,
-    /// That server's password for relays
-    #[arg(long, value_name = "TEXT")]
+    /// What proxy servers on other machines must know to relay for this server's players; with --relay-only: the password of the server given
+    /// with --join
+    #[arg(long, value_name = "TEXT", visible_alias = "relay-password")]
     password: Option<String>,
 }
 
@@ -134,9 +135,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         .with_max_level(arguments.log)
         .with_target(false)
         .init();
-    if arguments.relay_only || arguments.join.is_some() || arguments.password.is_some() {
-        return Err("--relay-only, --join and --password: this version has no relay".to_owned());
-    }
+    check_roles(arguments)?;
     check_readable(arguments)?;
     warn_of_what_is_missing(arguments);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -146,11 +145,40 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     runtime.block_on(async {
         let end = end_signal()?;
         let shell = Shell::open(&options(arguments)).map_err(|error| error.to_string())?;
-        announce(&shell);
+        announce(&shell, arguments.relay_only);
         shell.run(end).await;
         tracing::info!("ended");
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// A proxy server has a server to join, and both know the password.
+fn check_roles(arguments: &Arguments) -> Result<(), String> {
+    let wrong = |text: &str| Err(text.to_owned());
+    if arguments.password.as_ref().is_some_and(String::is_empty) {
+        return wrong("--password: it must not be empty");
+    }
+    match (&arguments.join, arguments.relay_only) {
+        (None, true) => wrong("--relay-only: it needs --join HOST:PORT, the server to relay for"),
+        (Some(_), false) => wrong("--join: it goes with --relay-only"),
+        (None, false) => Ok(()),
+        (Some(_), true) if arguments.password.is_none() => {
+            wrong("--relay-only: it needs --password TEXT, the password of the server given with --join")
+        }
+        (Some(_), true) if matches!(arguments.tls_port, Some(OffOr::On(_))) => {
+            wrong("--tls-port: players reach the server given with --join over TLS, not a proxy server")
+        }
+        (Some(_), true) if arguments.relay == Some(Switch::Off) => {
+            wrong("--relay off: a proxy server has nothing else to do")
+        }
+        (Some(server), true) => {
+            let (host, port) = server.rsplit_once(':').unwrap_or_default();
+            match port.parse::<u16>() {
+                Ok(1..) if !host.is_empty() => Ok(()),
+                _ => wrong("--join: it must be HOST:PORT"),
+            }
+        }
+    }
 }
 
 fn options(arguments: &Arguments) -> Options {
@@ -163,6 +191,8 @@ fn options(arguments: &Arguments) -> Options {
         access_key: arguments.access_key.clone().unwrap_or_default(),
         max_nodes: arguments.max_nodes,
         relay: arguments.relay != Some(Switch::Off),
+        password: arguments.password.clone().unwrap_or_default(),
+        join: arguments.join.clone(),
         relay_threads: arguments.relay_threads,
         tls_port: match arguments.tls_port {
             Some(OffOr::On(port)) => Some(port),
@@ -215,7 +245,7 @@ fn warn_of_what_is_missing(arguments: &Arguments) {
 }
 
 /// One JSON line on standard output. That nobody reads it is no reason not to run.
-fn announce(shell: &Shell) {
+fn announce(shell: &Shell, relay_only: bool) {
     let texts = |main| {
         shell
             .addresses(main)
@@ -223,7 +253,7 @@ fn announce(shell: &Shell) {
             .map(ToString::to_string)
             .collect::<Vec<_>>()
     };
-    let line = serde_json::json!({
+    let mut line = serde_json::json!({
         "ready": true,
         "key": shell.key().to_hex(),
         "udp": texts(true),
@@ -232,6 +262,9 @@ fn announce(shell: &Shell) {
         "gate": null,
         "tls": shell.tls_addresses().first().map(ToString::to_string),
     });
+    if relay_only {
+        line["relay_only"] = true.into();
+    }
     let mut output = io::stdout().lock();
     let _ = writeln!(output, "{line}").and_then(|()| output.flush());
     let known = shell.known_addresses();

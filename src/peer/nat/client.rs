@@ -213,6 +213,11 @@ impl<T: Copy> Client<T> {
 /// Whether a server at `server` can have seen, or have, that address: one machine's, of the same IP version, and not a private one in
 /// a server's mouth that is reached over the internet.
 pub fn is_plausible(address: SocketAddr, server: SocketAddr) -> bool {
+    is_in_reach(address, server) && address.is_ipv4() == server.is_ipv4()
+}
+
+/// The same, of whichever IP version.
+pub fn is_in_reach(address: SocketAddr, server: SocketAddr) -> bool {
     let seen = scope(address.ip());
     let reaches = match scope(server.ip()) {
         Scope::Loopback => true,
@@ -220,7 +225,7 @@ pub fn is_plausible(address: SocketAddr, server: SocketAddr) -> bool {
         Scope::Private | Scope::Unusable => seen != Scope::Loopback,
         Scope::Global => seen == Scope::Global,
     };
-    may_send_to(address) && address.is_ipv4() == server.is_ipv4() && reaches
+    may_send_to(address) && reaches
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@
 //! Timers: `OPEN_TIME`, `RESOLVE_TIME`, and those of `discovery`.
 
 mod allocation;
-mod client;
+pub(super) mod client;
 mod discovery;
 mod filtering;
 mod hairpin;

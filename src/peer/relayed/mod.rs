@@ -22,8 +22,10 @@
 //! | `session` | one session: ticket, frames, probes |
 //! | `proxy` | the game's step-by-step call |
 //! | `routed` | sessions at players: no path before the proof |
+//! | `measure` | how far the server's relays are |
 
 mod keeping;
+mod measure;
 mod proxy;
 mod routed;
 mod session;
@@ -48,6 +50,7 @@ use crate::wire::control::{RelayPolicy, ToServer};
 use crate::wire::introduction::{MAX_RELAYS, RelayIntroduction, RelayOffer};
 use crate::wire::probe::{REQUEST_BYTE, RESPONSE_BYTE};
 use crate::wire::relay::{BOUND_BYTE, Bound, DATA_BYTE, DATA_HEADER, DataHeader, GONE_BYTE, Gone};
+use measure::Measure;
 pub(super) use proxy::Proxies;
 pub(super) use session::{Between, Hop};
 use session::{News, Session};
@@ -100,6 +103,7 @@ pub(super) struct Relayed {
     asked: BTreeMap<u32, Asked>,
     next_request: u32,
     pub proxies: Proxies,
+    pub measure: Measure,
     /// Frames of nobody, and forged ones.
     pub dropped: u64,
 }
@@ -135,7 +139,7 @@ impl Relayed {
 
     /// True if frames wait for the socket.
     pub fn has_frames(&self) -> bool {
-        !self.queue.is_empty()
+        !self.queue.is_empty() || self.measure.has_requests()
     }
 
     /// When something is due.
@@ -149,7 +153,11 @@ impl Relayed {
             awake.into_iter().flatten().chain(ends).flatten()
         });
         let asked = self.asked.values().map(|asked| asked.deadline);
-        entries.chain(asked).chain(self.proxies.poll_timeout()).min()
+        entries
+            .chain(asked)
+            .chain(self.proxies.poll_timeout())
+            .chain(self.measure.poll_timeout())
+            .min()
     }
 
     /// The socket and address under which the newest session of that kind with that player brings its datagrams.
@@ -493,6 +501,7 @@ impl Node {
             );
         }
         self.proxies_timeout(now);
+        self.measure_timeout(now);
     }
 
     /// The next frame of our own.
@@ -511,7 +520,15 @@ impl Node {
                 time_to_live: None,
             });
         }
-        None
+        let (socket, destination) = self.relayed.measure.poll_request(buffer)?;
+        Some(Transmit {
+            socket,
+            destination,
+            ecn: None,
+            size: buffer.len(),
+            segment_size: None,
+            time_to_live: None,
+        })
     }
 
     /// Where a session's frames go now.

@@ -1,4 +1,4 @@
-//! The server's identity: 32 bytes in `server.key` in the data folder.
+//! The server's identity: 32 bytes in `server.key` in the data folder; a proxy server's: in `proxy.key`.
 //!
 //! Players pin the key. It is created once, readable for its owner alone, and complete or not at all: it is written under
 //! another name first, and gets its own name in one step that never overwrites a key that is there.
@@ -13,21 +13,23 @@ use rand::rngs::SysRng;
 use super::StartError;
 use crate::transport::identity::Identity;
 
-/// Name of the file.
-const FILE: &str = "server.key";
+/// Name of a server's file.
+pub const SERVER: &str = "server.key";
+/// Name of a proxy server's file: beside a server on the same machine it must be somebody else.
+pub const PROXY: &str = "proxy.key";
 
 /// Bytes in it: an Ed25519 seed.
 const LENGTH: usize = 32;
 
-/// Reads the identity from `folder` (or the platform's), or creates it there.
-pub fn load_or_create(folder: Option<&Path>) -> Result<Identity, StartError> {
+/// Reads the identity of that file name from `folder` (or the platform's), or creates it there.
+pub fn load_or_create(folder: Option<&Path>, file: &str) -> Result<Identity, StartError> {
     let folder = match folder {
         Some(folder) => folder.to_owned(),
         None => default_folder()?,
     };
     fs::create_dir_all(&folder)
         .map_err(|error| StartError(format!("cannot use the data folder {}: {error}", folder.display())))?;
-    let path = folder.join(FILE);
+    let path = folder.join(file);
     match read(&path) {
         Ok(identity) => Ok(identity),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -66,7 +68,8 @@ fn read(path: &Path) -> io::Result<Identity> {
 fn create(folder: &Path, path: &Path) -> io::Result<()> {
     let mut seed = [0; LENGTH];
     SysRng.try_fill_bytes(&mut seed).map_err(io::Error::other)?;
-    let temporary = folder.join(format!("{FILE}.{}", std::process::id()));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = folder.join(format!("{name}.{}", std::process::id()));
     let result = write_private(&temporary, &seed).and_then(|()| match fs::hard_link(&temporary, path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         // A file system without links: the window in which a second server could come between is small.
@@ -154,17 +157,20 @@ mod tests {
     #[test]
     fn an_identity_is_created_once_and_kept_private() {
         let folder = Folder::new("once");
-        let first = load_or_create(Some(&folder.0)).unwrap();
-        assert_eq!(load_or_create(Some(&folder.0)).unwrap().public(), first.public());
+        let first = load_or_create(Some(&folder.0), SERVER).unwrap();
+        assert_eq!(
+            load_or_create(Some(&folder.0), SERVER).unwrap().public(),
+            first.public()
+        );
         let names: Vec<_> = fs::read_dir(&folder.0)
             .unwrap()
             .map(|entry| entry.unwrap().file_name())
             .collect();
-        assert_eq!(names, [FILE]);
+        assert_eq!(names, [SERVER]);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            let mode = fs::metadata(folder.0.join(FILE)).unwrap().permissions().mode();
+            let mode = fs::metadata(folder.0.join(SERVER)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
     }
@@ -172,9 +178,12 @@ mod tests {
     #[test]
     fn a_key_that_is_there_is_never_overwritten() {
         let folder = Folder::new("keep");
-        let first = load_or_create(Some(&folder.0)).unwrap();
-        create(&folder.0, &folder.0.join(FILE)).unwrap();
-        assert_eq!(load_or_create(Some(&folder.0)).unwrap().public(), first.public());
+        let first = load_or_create(Some(&folder.0), SERVER).unwrap();
+        create(&folder.0, &folder.0.join(SERVER)).unwrap();
+        assert_eq!(
+            load_or_create(Some(&folder.0), SERVER).unwrap().public(),
+            first.public()
+        );
     }
 
     #[test]
@@ -182,10 +191,10 @@ mod tests {
         let folder = Folder::new("length");
         fs::create_dir_all(&folder.0).unwrap();
         for length in [0, 31, 33, 5_000] {
-            fs::write(folder.0.join(FILE), vec![1; length]).unwrap();
-            let error = load_or_create(Some(&folder.0)).unwrap_err();
+            fs::write(folder.0.join(SERVER), vec![1; length]).unwrap();
+            let error = load_or_create(Some(&folder.0), SERVER).unwrap_err();
             assert!(
-                error.0.contains("32 bytes") && error.0.contains(FILE) && !error.0.contains('\n'),
+                error.0.contains("32 bytes") && error.0.contains(SERVER) && !error.0.contains('\n'),
                 "{error}"
             );
         }

@@ -6,6 +6,7 @@
 //!
 //! Relay frames go past this loop: [`forwarder`](crate::shell::forwarder)'s threads pass them on.
 
+mod engines;
 mod identity;
 mod own_addresses;
 mod return_addresses;
@@ -28,11 +29,14 @@ use rand::rngs::SysRng;
 
 use crate::engine::{Datagram, Engine, SocketName, Transmit};
 use crate::relay::{RelayLimits, Way};
-use crate::server::{RelayConfig, Server, ServerConfig, ServerCounters};
+use crate::server::proxy_server::{ProxyServer, ProxyServerConfig};
+use crate::server::{RelayConfig, Server, ServerConfig, ServerSocket};
 use crate::shell::forwarder::{Forwarder, ForwarderConfig, ForwarderCounters, Handed};
 use crate::shell::udp::{ReceiveBuffer, SendOutcome, UdpSocket};
 use crate::transport::identity::{Identity, PublicKey};
 use crate::transport::tunnel_tls;
+use crate::wire::unmapped;
+use engines::{Coordinator, Counters, Engines};
 use return_addresses::ReturnAddresses;
 use rustls::crypto::CryptoProvider;
 use sockets::Role;
@@ -70,6 +74,10 @@ pub struct Options {
     pub max_nodes: usize,
     /// Relay for players who cannot connect directly.
     pub relay: bool,
+    /// What proxy servers on other machines must know to log in; empty: none are taken. Of a proxy server: what it shows.
+    pub password: String,
+    /// Only relay, for the server of that name (HOST:PORT).
+    pub join: Option<String>,
     /// Threads that pass relay frames on; `None`: as many as processors, at most [`MAX_SHARDS`](crate::shell::forwarder::MAX_SHARDS).
     pub relay_threads: Option<usize>,
     /// TCP port for nodes without UDP, on the same addresses; 0: any free one. `None`: there is none.
@@ -90,7 +98,8 @@ impl std::error::Error for StartError {}
 
 /// A server with its sockets.
 pub struct Shell {
-    engine: Server,
+    engine: Engines,
+    coordinator: Option<Coordinator>,
     sockets: Vec<UdpSocket>,
     /// TLS streams, if there is a port for them.
     tunnels: Option<Tunnels>,
@@ -103,19 +112,25 @@ pub struct Shell {
     return_addresses: ReturnAddresses,
     blocked_drops: u64,
     forwarder: Option<Forwarder>,
-    reported: (Instant, ServerCounters, ForwarderCounters),
+    reported: (Instant, Counters, ForwarderCounters),
 }
 
 /// What ended a wait.
 enum Wake {
     Stop,
     Work,
+    /// The coordinator's name leads there.
+    Resolved(Vec<SocketAddr>),
 }
 
 impl Shell {
     /// Opens everything. Must be called inside a tokio runtime with IO and time.
     pub fn open(options: &Options) -> Result<Self, StartError> {
-        let identity = Arc::new(identity::load_or_create(options.data.as_deref())?);
+        let file = match options.join {
+            None => identity::SERVER,
+            Some(_) => identity::PROXY,
+        };
+        let identity = Arc::new(identity::load_or_create(options.data.as_deref(), file)?);
         let (sockets, roles) = sockets::open(options)?;
         let crypto = Arc::new(crate::shell::crypto::provider());
         let tunnels = open_tunnels(options, &identity, &crypto)?;
@@ -128,26 +143,29 @@ impl Shell {
             true => start_forwarder(options, &sockets, &roles),
             false => None,
         };
-        let engine = Server::new(
-            now,
-            ServerConfig {
-                identity: identity.clone(),
-                seed,
-                crypto,
-                access_key: options.access_key.clone(),
-                sockets: roles.iter().map(|role| role.socket).collect(),
-                max_nodes: options.max_nodes,
-                relay: match &forwarder {
-                    _ if !options.relay => RelayConfig::Off,
-                    Some(forwarder) => RelayConfig::Outside(Arc::new(forwarder.relay())),
-                    None => RelayConfig::Own(RelayLimits::default()),
-                },
-                wall_clock: wall_clock(),
-                tunnel_port: tunnels.as_ref().map_or(0, |tunnels| tunnels.addresses()[0].port()),
-            },
-        );
+        let relay = match &forwarder {
+            _ if !options.relay => RelayConfig::Off,
+            Some(forwarder) => RelayConfig::Outside(Arc::new(forwarder.relay())),
+            None => RelayConfig::Own(RelayLimits::default()),
+        };
+        let open = Opened {
+            identity: identity.clone(),
+            seed,
+            crypto,
+            sockets: roles.iter().map(|role| role.socket).collect(),
+            relay,
+            tunnel_port: tunnels.as_ref().map_or(0, |tunnels| tunnels.addresses()[0].port()),
+        };
+        let engine = engine(now, options, open);
+        let reported = (now, engine.counters(), ForwarderCounters::default());
+        let coordinator = options.join.clone().map(|name| {
+            let mut coordinator = Coordinator::new(name);
+            coordinator.resolve();
+            coordinator
+        });
         Ok(Self {
             engine,
+            coordinator,
             sockets,
             tunnels,
             roles,
@@ -158,7 +176,7 @@ impl Shell {
             return_addresses: ReturnAddresses::default(),
             blocked_drops: 0,
             forwarder,
-            reported: (now, ServerCounters::default(), ForwarderCounters::default()),
+            reported,
         })
     }
 
@@ -195,11 +213,14 @@ impl Shell {
         let mut stop = pin!(stop);
         loop {
             self.send_all().await;
-            if let Wake::Stop = self.wait(stop.as_mut()).await {
-                break;
+            match self.wait(stop.as_mut()).await {
+                Wake::Stop => break,
+                Wake::Resolved(addresses) => self.coordinator_resolved(addresses),
+                Wake::Work => {}
             }
             self.receive();
             self.handle_due();
+            self.log_news();
             self.report();
         }
         self.engine.shut_down(Instant::now());
@@ -231,6 +252,11 @@ impl Shell {
         poll_fn(|context| {
             if stop.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Wake::Stop);
+            }
+            if let Some(coordinator) = &mut self.coordinator
+                && let Poll::Ready(addresses) = coordinator.poll_resolved(context)
+            {
+                return Poll::Ready(Wake::Resolved(addresses));
             }
             // Every socket is asked, so that each one wakes the next wait.
             let mut ready = timer.as_mut().poll(context).is_ready() | handed.as_mut().poll(context).is_ready();
@@ -293,6 +319,21 @@ impl Shell {
             for number in tunnels.take_ended() {
                 self.engine.tunnel_closed(now, number);
             }
+        }
+    }
+
+    fn coordinator_resolved(&mut self, addresses: Vec<SocketAddr>) {
+        if let Engines::Proxy(proxy) = &mut self.engine {
+            let addresses = addresses.into_iter().map(unmapped);
+            proxy.set_coordinator(Instant::now(), addresses.collect());
+        }
+    }
+
+    fn log_news(&mut self) {
+        if self.engine.log_news()
+            && let Some(coordinator) = &mut self.coordinator
+        {
+            coordinator.resolve();
         }
     }
 
@@ -359,28 +400,126 @@ impl Shell {
             .iter()
             .map(|socket| socket.counters().receive_errors + socket.counters().send_errors)
             .sum();
+        log_figures(&counters, (self.blocked_drops, socket_errors));
         let streams = self.tunnels.as_ref().map(Tunnels::counters).unwrap_or_default();
         tracing::debug!(
-            nodes = counters.nodes,
-            registrations = counters.registrations,
-            registrations_refused = counters.registrations_refused,
-            introductions = counters.introductions,
-            introductions_refused = counters.introductions_refused,
-            stun_answers = counters.stun_answers,
-            stun_limited = counters.stun_limited,
-            proofs_refused = counters.proofs_refused,
-            forecasts = counters.forecasts,
-            forecasts_refused = counters.forecasts_refused,
-            dropped = counters.dropped,
-            blocked_drops = self.blocked_drops,
-            socket_errors,
             streams = streams.open,
             streams_opened = streams.opened,
             streams_refused = streams.refused,
             streams_failed = streams.failed,
-            "figures since the start"
+            "TLS streams since the start"
         );
     }
+}
+
+fn log_figures(counters: &Counters, (blocked_drops, socket_errors): (u64, u64)) {
+    let relay = match counters {
+        Counters::Server(counters) => {
+            tracing::debug!(
+                nodes = counters.nodes,
+                registrations = counters.registrations,
+                registrations_refused = counters.registrations_refused,
+                introductions = counters.introductions,
+                introductions_refused = counters.introductions_refused,
+                stun_answers = counters.stun_answers,
+                stun_limited = counters.stun_limited,
+                proofs_refused = counters.proofs_refused,
+                forecasts = counters.forecasts,
+                forecasts_refused = counters.forecasts_refused,
+                relay_requests = counters.relay_requests,
+                relay_requests_refused = counters.relay_requests_refused,
+                tickets = counters.tickets,
+                tickets_refused = counters.tickets_refused,
+                round_trip_reports = counters.round_trip_reports,
+                dropped = counters.dropped,
+                blocked_drops,
+                socket_errors,
+                "figures since the start"
+            );
+            tracing::debug!(
+                proxies = counters.proxies,
+                proxy_logins = counters.proxy_logins,
+                proxy_logins_refused = counters.proxy_logins_refused,
+                proxies_lost = counters.proxies_lost,
+                "proxy servers since the start"
+            );
+            counters.relay
+        }
+        Counters::Proxy(counters) => {
+            tracing::debug!(
+                admitted = counters.admitted,
+                tries = counters.tries,
+                logins = counters.logins,
+                stun_answers = counters.stun_answers,
+                stun_limited = counters.stun_limited,
+                dropped = counters.dropped,
+                blocked_drops,
+                socket_errors,
+                "figures since the start"
+            );
+            counters.relay
+        }
+    };
+    tracing::debug!(
+        sessions = relay.sessions,
+        begun = relay.begun,
+        forwarded = relay.forwarded,
+        forwarded_bytes = relay.forwarded_bytes,
+        refused = relay.refused,
+        unknown = relay.unknown,
+        forged = relay.forged,
+        replayed = relay.replayed,
+        over_budget = relay.over_budget,
+        nobody_there = relay.nobody_there,
+        "relayed since the start"
+    );
+}
+
+/// What an engine is made of beside the options.
+struct Opened {
+    identity: Arc<Identity>,
+    seed: [u8; 32],
+    crypto: Arc<CryptoProvider>,
+    sockets: Vec<ServerSocket>,
+    relay: RelayConfig,
+    tunnel_port: u16,
+}
+
+/// The engine that the options ask for.
+fn engine(now: Instant, options: &Options, opened: Opened) -> Engines {
+    let Opened {
+        identity,
+        seed,
+        crypto,
+        sockets,
+        relay,
+        tunnel_port,
+    } = opened;
+    if options.join.is_some() {
+        let config = ProxyServerConfig {
+            identity,
+            seed,
+            crypto,
+            sockets,
+            relay,
+            password: options.password.clone(),
+            coordinator: Vec::new(),
+        };
+        return Engines::Proxy(Box::new(ProxyServer::new(now, config)));
+    }
+    let config = ServerConfig {
+        identity,
+        seed,
+        crypto,
+        access_key: options.access_key.clone(),
+        sockets,
+        max_nodes: options.max_nodes,
+        relay,
+        proxy_password: options.password.clone(),
+        wall_clock: wall_clock(),
+        tunnel_port,
+    };
+    Engines::Server(Box::new(Server::new(now, config)))
 }
 
 /// Milliseconds since 1970. A clock that is wrong only makes tickets of before a restart void, or good for longer.

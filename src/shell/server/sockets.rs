@@ -296,6 +296,8 @@ mod tests {
             relay: false,
             relay_threads: None,
             tls_port: None,
+            password: String::new(),
+            join: None,
         };
         let bound = ["10.0.0.1:5", "10.0.0.2:5", "[fd00::1]:5"].map(|address| address.parse().unwrap());
         let told = |public: &[&str]| {

@@ -148,6 +148,15 @@ fn golden_bytes_from_the_server() {
         "08 | 00000007 | 0123456789abcdef | ffffff9a | 0004 66756c6c",
     );
     golden(
+        FromServer::KnownRelays {
+            relays: vec![KnownRelay {
+                key: PublicKey([0x44; 32]),
+                address: None,
+            }],
+        },
+        "09 | 0001 0021 4444444444444444444444444444444444444444444444444444444444444444 00",
+    );
+    golden(
         FromServer::IntroductionUpdate {
             introduction: 0xff,
             facts: NatFacts {
@@ -389,6 +398,7 @@ fn any_from_server() -> impl Strategy<Value = FromServer> {
                     tunnel_port
                 }
             ),
+        any_list(any_known_relay(), MAX_KNOWN_RELAYS).prop_map(|relays| FromServer::KnownRelays { relays }),
         any_relay_introduction().prop_map(FromServer::Relays),
         (any::<u32>(), any_guid(), any::<i32>(), any_text(MAX_TEXT)).prop_map(|(request, target, code, text)| {
             FromServer::RelayFailed {

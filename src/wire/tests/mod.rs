@@ -9,6 +9,7 @@ mod introduction;
 mod mesh;
 mod peer;
 mod probe;
+mod proxy;
 mod relay;
 mod stun;
 mod tunnel;
