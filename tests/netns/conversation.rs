@@ -87,6 +87,14 @@ impl Pair {
                 self.players[from].command(&format!("send peer={to_guid} mode={mode} text={mode}"));
                 self.players[to].message(&from_guid, mode);
             }
+        }
+        self.large();
+    }
+
+    /// A large message both ways, of each mode that cannot lose it.
+    pub fn large(&mut self) {
+        for (from, to) in [(0, 1), (1, 0)] {
+            let [from_guid, to_guid] = [self.guid(from), self.guid(to)];
             for mode in ["reliable", "reliable_ordered"] {
                 self.players[from].command(&format!("send peer={to_guid} mode={mode} bytes={LARGE}"));
                 self.players[to].message_of(&from_guid, mode, LARGE);

@@ -193,6 +193,12 @@ impl Network {
         self.forget_connections(label);
     }
 
+    /// The rules of a home's router become those of another kind from one packet to the next; what it translates it goes on translating.
+    pub fn change_router(&self, label: &str, router: Router) {
+        let script = format!("delete table ip router\n{}", script_of(router, HOME));
+        run_in(&self.router_namespace(label), &["nft", "-f", "-"], &script);
+    }
+
     /// The router's table of connections is emptied.
     pub fn forget_connections(&self, label: &str) {
         run_in(&self.router_namespace(label), &["conntrack", "-F"], "");
@@ -427,6 +433,10 @@ fn address_and_route(namespace: &str, interface: &str, address: &str, gateway: &
 /// table would make the router choose another port for the inside's packets. The ports of the address-restricted kind are those
 /// of the inside: translation keeps them while they are free.
 fn rules(namespace: &str, router: Router, inside: &str) {
+    run_in(namespace, &["nft", "-f", "-"], &script_of(router, inside));
+}
+
+fn script_of(router: Router, inside: &str) -> String {
     let to_host = format!("udp dport 1024-65535 dnat to {inside}.2");
     let inward = match router {
         Router::FullCone => format!("iifname \"wan\" {to_host}"),
@@ -443,7 +453,7 @@ fn rules(namespace: &str, router: Router, inside: &str) {
     } else {
         ""
     };
-    let script = format!(
+    format!(
         "table ip router {{
             set contacted {{ type inet_service . ipv4_addr; flags dynamic,timeout; timeout 60s; size 4096; }}
             chain inward {{ type nat hook prerouting priority dstnat; {inward}
@@ -461,8 +471,7 @@ fn rules(namespace: &str, router: Router, inside: &str) {
                 iifname \"wan\" meta l4proto udp drop
             }}
         }}\n"
-    );
-    run_in(namespace, &["nft", "-f", "-"], &script);
+    )
 }
 
 fn public_address(number: u32) -> String {

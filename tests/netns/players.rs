@@ -73,10 +73,12 @@ impl Transcript {
 
     /// Ends the test with the transcript, without the numbered messages of conversations: they are thousands.
     pub fn fail(&self, test: &str, what: &str) -> ! {
-        let lines = self.lines.lock().expect("nobody panics with it");
         let telling = |line: &&String| !line.contains(FLOW) && !line.contains(SENT);
-        let lines: Vec<&str> = lines.iter().filter(telling).map(String::as_str).collect();
-        let lines = lines.join("\n");
+        let lines = {
+            let lines = self.lines.lock().expect("nobody panics with it");
+            let lines: Vec<&str> = lines.iter().filter(telling).map(String::as_str).collect();
+            lines.join("\n")
+        };
         panic!("{what}\n{lines}\nrun it again (as root, after `make build`): cargo test --test netns -- {test}");
     }
 }

@@ -190,7 +190,7 @@ fn a_relay_with_a_narrow_cable_takes_over() {
         pair.ticks(SOME_FRAMES);
     }
     network.cut("one", other);
-    pair.all_modes();
+    pair.large();
     pair.talk_until_path("proxied");
     pair.all_modes();
     pair.ticks(SOME_FRAMES);
