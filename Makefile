@@ -68,7 +68,7 @@ program: $(RELEASE)/lanline
 # Without link-time optimization: it would be done for the library's three forms as well, which this folder only holds by the way,
 # and doubles the time of a first build.
 target/program/release/lanline: FORCE
-	CARGO_PROFILE_RELEASE_LTO=off $(CARGO) build --release --features program --bin lanline --target-dir target/program
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=4 $(CARGO) build --release --features program --bin lanline --target-dir target/program
 
 $(RELEASE)/lanline: target/program/release/lanline $(LIBRARY)
 	@mkdir -p $(@D)

@@ -201,7 +201,7 @@ impl Tunnels {
     /// Listens on that port of each address. Must be called inside a tokio runtime with IO and time.
     ///
     /// # Errors
-    /// The address that cannot be listened on. One of [`no_ipv6`](super::sockets::no_ipv6)'s is left out if `by_default`.
+    /// The address that cannot be listened on. On a machine without IPv6 it is left out if `by_default`.
     pub fn open(
         listen: &[IpAddr],
         port: u16,

@@ -4,9 +4,9 @@
 //! few (while it is full nothing is read, so that TCP holds the sender back), and at last why the stream ended.
 //!
 //! **What a stream costs** is bounded whatever the other side does: [`Queue`], one record's plaintext, one datagram that is not whole yet, rustls'
-//! own buffers (a record each way) and the system's ([`SEND_BUFFER`]). Who does not take what it is sent is cut off after [`STALL_TIME`], who
-//! says nothing after [`SILENCE_TIME`], who is told nothing (because nothing that it sends makes sense) after [`UNSERVED_TIME`], and whoever does not
-//! finish the handshake after [`HANDSHAKE_TIME`].
+//! own buffers (a record each way) and the system's (`SEND_BUFFER`). Who does not take what it is sent is cut off after `STALL_TIME`, who
+//! says nothing after `SILENCE_TIME`, who is told nothing (because nothing that it sends makes sense) after `UNSERVED_TIME`, and whoever does not
+//! finish the handshake after `HANDSHAKE_TIME`.
 //!
 //! TLS runs on the stream directly; an asynchronous wrapper around rustls would be another crate for the few lines that are here.
 
