@@ -130,6 +130,17 @@ impl Attempts {
         runs.find_map(|run| Some((&run.punch, run.punch.heard_at(socket, source)?)))
     }
 
+    /// True if the server has introduced that player, and its attempt is not forgotten yet.
+    pub fn has_introduction(&self, peer: Guid) -> bool {
+        self.runs.contains_key(&peer)
+    }
+
+    /// True if all that runs with that player is the search for a direct way, at the game's step-by-step call.
+    pub fn is_direct_only(&self, peer: Guid) -> bool {
+        let asks = self.asks.values().filter(|ask| ask.peer == peer);
+        asks.clone().all(|ask| ask.ways == Ways::Direct)
+    }
+
     /// True while the server has been asked for that player and has not answered.
     pub fn is_asked(&self, peer: Guid) -> bool {
         self.asks.values().any(|ask| ask.peer == peer)

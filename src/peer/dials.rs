@@ -214,6 +214,10 @@ impl Node {
             return self.dial_opened(now, number, guid);
         }
         if self.attempts.is_running(guid) {
+            // It may take its time, or fail; a connection need not wait for it where relays are welcome.
+            if self.attempts.is_direct_only(guid) && self.effective_relay_policy() != RelayPolicy::Never {
+                self.wish_for_relay(now, guid, Duration::ZERO, false);
+            }
             return;
         }
         if let Err(reason) = self.ask(now, 0, guid) {

@@ -3,6 +3,7 @@
 use lanline::codes::{Code, PathKind, SendMode};
 use lanline::lab::scenario::{RouterKind, Scenario};
 use lanline::lab::{Allocation, OwnedEvent};
+use lanline::peer::api::relay::{RelayCommand, RelayEvent};
 use lanline::peer::api::{Command, NodeConfig};
 use lanline::wire::control::RelayPolicy;
 
@@ -84,4 +85,42 @@ fn without_relays_two_symmetric_routers_are_told_so() {
     scenario.connect_all();
     let failed = scenario.try_connect_pair(0, 1).unwrap_err();
     assert_eq!(failed.code(), Some(Code::NoDirectPath));
+}
+
+/// It used to wait for the end of the attempt, and fail with it.
+#[test]
+fn a_connection_that_is_wished_for_while_nat_is_being_opened_comes_over_the_relay() {
+    for seed in 0..10 {
+        let mut scenario = pair(seed, SYMMETRIC, SYMMETRIC).build();
+        scenario.connect_all();
+        let peer = scenario.guids[1];
+        scenario.request(0, |request| Command::OpenNat { request, peer });
+        scenario.lab.run_for(ms(500));
+        let begin = scenario.lab.elapsed();
+        assert_eq!(connect(&mut scenario), [PathKind::Proxied; 2], "seed {seed}");
+        assert!(scenario.lab.elapsed() - begin < ms(1_000), "seed {seed}");
+        talk(&mut scenario);
+    }
+}
+
+/// It used to stay on the proxy until the first interval of the search was over.
+#[test]
+fn a_connection_over_a_proxy_that_was_asked_for_looks_for_a_direct_way_at_once() {
+    for seed in 0..10 {
+        let mut scenario = pair(seed, RouterKind::PortRestricted, RouterKind::PortRestricted).build();
+        scenario.connect_all();
+        let peer = scenario.guids[1];
+        let idle = ms(0);
+        let request = scenario.request(0, |request| Command::Relay(RelayCommand::Proxy { request, peer, idle }));
+        let outcome = scenario.outcome(0, request);
+        assert!(
+            matches!(outcome, OwnedEvent::Relay(RelayEvent::ProxySucceeded { .. })),
+            "{outcome:?}"
+        );
+        assert_eq!(connect(&mut scenario), [PathKind::Proxied; 2], "seed {seed}");
+        scenario.lab.run_for(ms(4_000));
+        assert_eq!(path(&mut scenario, 0), PathKind::Direct, "seed {seed}");
+        assert_eq!(path(&mut scenario, 1), PathKind::Direct, "seed {seed}");
+        talk(&mut scenario);
+    }
 }

@@ -174,6 +174,8 @@ impl Node {
         let search = &mut watched.search;
         match search.at {
             None if search.is_paused(now) => search.at = search.pause_ends,
+            // Over a way that the game opened step by step nobody has looked for a direct one yet.
+            None if !self.attempts.has_introduction(peer) => self.search_direct(now, peer, dialled),
             None => search.go_on_later(now, dialled),
             Some(at) if at <= now => self.search_direct(now, peer, dialled),
             Some(_) => {}
