@@ -432,6 +432,11 @@ impl Node {
         if count >= MOST_ASKS {
             return;
         }
+        // While an attempt between the two runs, the server introduces nobody anew, but it offers relays.
+        if self.attempts.is_running(peer) && self.effective_relay_policy() != RelayPolicy::Never {
+            self.roaming.asks = Some((since, count + 1));
+            self.wish_for_relay(now, peer, Duration::ZERO, false);
+        }
         if !self.attempts.is_asked(peer) {
             self.roaming.asks = Some((since, count + 1));
             // Without a server, or with the policy "only", the known addresses are all there is.
