@@ -188,7 +188,7 @@ impl Node {
             unanswered: None,
             doubt: None,
             sought: None,
-            search: Search::default(),
+            search: Search::of_new_connection(now),
         };
         self.roaming.by_name.insert(name, peer);
         self.roaming.watched.insert(peer, watched);

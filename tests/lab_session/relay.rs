@@ -124,3 +124,26 @@ fn a_connection_over_a_proxy_that_was_asked_for_looks_for_a_direct_way_at_once()
         talk(&mut scenario);
     }
 }
+
+/// Packets that were still under way on the relay when the direct path was proven are no sign that the other side has lost it.
+#[test]
+fn a_connection_that_is_direct_does_not_go_back_to_the_relay() {
+    let kinds = [RouterKind::PortRestricted, RouterKind::FullCone, RouterKind::Open];
+    for seed in 0..90 {
+        let kind = &kinds[seed as usize % kinds.len()];
+        // From a relay next door to one far away, so that the two ways take turns in being the faster one.
+        let to_server = ms(2 + 2 * seed);
+        let builder = pair(seed, kind.clone(), RouterKind::Open);
+        let mut scenario = builder.round_trips(to_server, ms(2)).build();
+        scenario.connect_all();
+        connect(&mut scenario);
+        scenario.lab.run_for(ms(2_000));
+        for player in [0, 1] {
+            let back =
+                |event: &OwnedEvent| matches!(event, OwnedEvent::PathChanged { from, .. } if *from <= PathKind::Direct);
+            let events = scenario.lab.take_events(scenario.nodes[player]);
+            let wrong = events.iter().find(|recorded| back(&recorded.event));
+            assert!(wrong.is_none(), "seed {seed}, {kind:?}, player {player}: {wrong:?}");
+        }
+    }
+}

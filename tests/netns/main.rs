@@ -31,7 +31,7 @@ use players::{Player, Server, Transcript};
 
 /// Tests at a time: each starts up to a dozen programs that mostly wait for each other; more would make all of them slow on a
 /// machine with two processors.
-const AT_A_TIME: u32 = 4;
+const AT_A_TIME: u32 = 6;
 static RUNNING: Mutex<u32> = Mutex::new(0);
 static ENDED: Condvar = Condvar::new();
 

@@ -7,8 +7,8 @@ use crate::conversation::Pair;
 use crate::network::{Network, Router};
 use crate::players::{self, PORT, Player, Server, Transcript};
 
-/// A game's frames, about three seconds of them.
-const FRAMES: usize = 200;
+/// A game's frames, some seconds of them.
+const FRAMES: usize = 100;
 /// Shorter than the tests' patience, and long enough for whatever a busy machine needs to find another way.
 pub const TIMEOUT: &str = "timeout_ms=12000";
 
@@ -378,6 +378,6 @@ fn an_ipv6_player_meets_an_ipv4_player_over_the_relay() {
         }
     }
     pair.all_modes();
-    pair.ticks(FRAMES / 4);
+    pair.ticks(FRAMES / 2);
     pair.catch_up();
 }

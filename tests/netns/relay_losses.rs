@@ -7,8 +7,8 @@ use crate::relay::{TIMEOUT, homes, pair};
 
 /// Frames before and after something happens.
 const SOME_FRAMES: usize = 30;
-/// About a second and a half without a relay: what holds is checked for up to three.
-const DOWN_FRAMES: usize = 90;
+/// About two seconds without a relay; up to three are promised.
+const DOWN_FRAMES: usize = 40;
 
 #[test]
 fn a_dead_direct_way_is_replaced_by_the_relay_and_comes_back() {

@@ -290,7 +290,7 @@ fn as_text(report: &OwnedEvent, arguments: &Arguments, trouble: Option<&Unreacha
     if let Some(trouble) = trouble {
         let (host, port) = &arguments.server;
         page.push_str(&format!(
-            "The server {host}:{port} was not reached ({}): {}.\n{}\n\n",
+            "The server {host}:{port} was not reached ({}).\nWhat came: {}.\n{}\n\n",
             trouble.code.name(),
             trouble.text.trim_end_matches('.'),
             trouble.verdict(*port)

@@ -59,6 +59,14 @@ pub(super) struct Search {
 }
 
 impl Search {
+    /// The connection stands since then, over whatever kind of path.
+    pub fn of_new_connection(now: Instant) -> Self {
+        Self {
+            changed: Some(now),
+            ..Self::default()
+        }
+    }
+
     fn interval(&self, dialled: bool) -> Duration {
         let seconds = INTERVALS[self.tries.min(INTERVALS.len() - 1)];
         let own = Duration::from_secs(seconds);
