@@ -433,7 +433,9 @@ impl Node {
             return;
         }
         // While an attempt between the two runs, the server introduces nobody anew, but it offers relays.
-        if self.attempts.is_running(peer) && self.effective_relay_policy() != RelayPolicy::Never {
+        let relays = self.effective_relay_policy() != RelayPolicy::Never;
+        let has_one = self.relayed.socket_of(peer, PathKind::Proxied).is_some();
+        if relays && !has_one && self.attempts.is_running(peer) {
             self.roaming.asks = Some((since, count + 1));
             self.wish_for_relay(now, peer, Duration::ZERO, false);
         }

@@ -11,6 +11,7 @@ use rand::Rng;
 
 use super::super::Node;
 use super::super::paths::Path;
+use super::session::State;
 use super::{MAX_REPLACED, MAX_SESSIONS, News, REPLACE_TIME, RETIRE_TIME, SPARE_TIME};
 use crate::codes::PathKind;
 use crate::engine::SocketName;
@@ -206,6 +207,12 @@ impl Node {
             (entry.used, entry.rests) = (now, false);
         }
         let unused = entry.used + SPARE_TIME <= now;
+        if wanted && entry.retires.is_some_and(|at| at <= now) {
+            self.keep_if_alone(now, number);
+        }
+        let Some(entry) = self.relayed.sessions.get_mut(&number) else {
+            return;
+        };
         if entry.retires.is_some_and(|at| at <= now) || entry.session.expires <= now || (unused && !connected) {
             return self.end_session(now, number);
         }
@@ -223,6 +230,31 @@ impl Node {
             if wanted && renewable(entry) {
                 self.wish_for_relay(now, peer, Duration::ZERO, false);
             }
+        }
+    }
+
+    /// The time of a session that was replaced is up, and packets still take it. If none of the newer ones has proven itself, it is they that go:
+    /// otherwise nothing would be left but paths that nobody has proven.
+    fn keep_if_alone(&mut self, now: Instant, number: u32) {
+        let Some(entry) = self.relayed.sessions.get(&number) else {
+            return;
+        };
+        let (peer, kind) = (entry.session.peer.guid(), entry.session.kind);
+        let proven = |entry: &super::Entry| entry.session.round_trip.is_some() && entry.session.state == State::Bound;
+        if kind != PathKind::Proxied || !proven(entry) {
+            return;
+        }
+        let newer = self.relayed.of(peer).filter(|(_, entry)| entry.session.kind == kind);
+        let (good, bad): (Vec<_>, Vec<_>) = newer.partition(|(_, entry)| proven(entry));
+        if !good.is_empty() {
+            return;
+        }
+        let bad: Vec<u32> = bad.into_iter().map(|(number, _)| number).collect();
+        if let Some(entry) = self.relayed.sessions.get_mut(&number) {
+            entry.retires = None;
+        }
+        for number in bad {
+            self.end_session(now, number);
         }
     }
 
