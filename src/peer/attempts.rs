@@ -199,7 +199,9 @@ impl Node {
     /// The game's call.
     pub(super) fn open_nat(&mut self, now: Instant, request: RequestId, peer: Guid) {
         self.requests.begin(request, Pending::OpenNat(peer));
-        if let Some((path, address)) = self.way_to(peer) {
+        // Also to a player who is connected over a relay: there is no direct way, and will be none.
+        let hidden = self.effective_relay_policy() == RelayPolicy::Only;
+        if let Some((path, address)) = self.way_to(peer).filter(|_| !hidden) {
             return self.raise_nat_success(request, peer, path, address, true);
         }
         if self.attempts.is_running(peer) {
@@ -318,7 +320,10 @@ impl Node {
         if !introduction.relays.is_empty() {
             self.early_introduced(now, introduction.peer);
         }
-        let relays = std::mem::take(&mut introduction.relays);
+        let mut relays = std::mem::take(&mut introduction.relays);
+        if ask.is_none() && !self.has_room_for_caller(peer) {
+            relays.clear();
+        }
         let nobody_named = introduction.candidates.is_empty();
         introduction.candidates = self.sought_again(now, peer, introduction.candidates, !relays.is_empty());
         let relayed = self.relays_offered(now, &between, relays);

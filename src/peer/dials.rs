@@ -14,7 +14,7 @@ use super::connections::{GREETING_TIME, Link, SUPERSEDED, Stage};
 use super::early::is_forwarded;
 use super::paths::{Owner, Path, kind_of, may_send_to};
 use super::requests::Pending;
-use crate::codes::Code;
+use crate::codes::{Code, PathKind};
 use crate::engine::SocketName;
 use crate::transport::identity::{Guid, PublicKey};
 use crate::transport::{CloseReason, LinkId, LinkKind, SyntheticAddress};
@@ -215,7 +215,8 @@ impl Node {
         }
         if self.attempts.is_running(guid) {
             // It may take its time, or fail; a connection need not wait for it where relays are welcome.
-            if self.attempts.is_direct_only(guid) && self.effective_relay_policy() != RelayPolicy::Never {
+            let offered = self.relayed.socket_of(guid, PathKind::Proxied).is_some();
+            if !offered && self.attempts.is_direct_only(guid) && self.effective_relay_policy() != RelayPolicy::Never {
                 self.wish_for_relay(now, guid, Duration::ZERO, false);
             }
             return;

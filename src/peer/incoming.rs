@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use super::Node;
 use super::paths::{Owner, Path, kind_of};
-use crate::engine::Datagram;
+use crate::engine::{Datagram, SocketName};
 use crate::transport::{Origin, SyntheticAddress};
+use crate::wire::control::RelayPolicy;
 
 /// Smallest datagram that can begin a QUIC connection, and that every path must carry (RFC 9000, section 14.1).
 pub(super) const SMALLEST_INITIAL: usize = 1200;
@@ -35,7 +36,9 @@ impl Node {
             self.paths.add(route, path);
             return Some(route);
         }
-        if !begins_connection(&datagram.contents) {
+        let hidden =
+            self.effective_relay_policy() == RelayPolicy::Only && !matches!(datagram.socket, SocketName::Relay(_));
+        if hidden || !begins_connection(&datagram.contents) {
             // A peer that roamed shows a connection id that we gave out. It is followed once probes verify its new address.
             self.dropped.strangers += 1;
             return None;

@@ -59,8 +59,13 @@ pub struct Path {
 
 impl Path {
     /// Smaller is better.
-    fn rank(&self) -> (bool, PathKind, Duration) {
-        (!self.verified, self.kind, self.round_trip.unwrap_or(Duration::MAX))
+    ///
+    /// Of paths that nobody has verified, or that are doubted, one at a forwarder comes first: a server made it for these two, while the others
+    /// may lead to where the player was long ago.
+    fn rank(&self) -> (bool, bool, PathKind, Duration) {
+        let stale = !self.verified && !matches!(self.socket, SocketName::Relay(_));
+        let round_trip = self.round_trip.unwrap_or(Duration::MAX);
+        (!self.verified, stale, self.kind, round_trip)
     }
 
     fn source(&self) -> Source {
@@ -319,6 +324,7 @@ impl Paths {
         if let Some(previous) = self.by_source.insert(source, address)
             && previous != address
         {
+            self.contested.remove(&source);
             self.drop_path(previous, source);
         }
         let Some(route) = self.routes.get_mut(&address) else {

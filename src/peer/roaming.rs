@@ -54,6 +54,8 @@ const IDLE_TICK: Duration = Duration::from_secs(1);
 /// Silence after something was sent that wants an answer: acknowledgements come within a round trip and 25 ms; a lost one comes with the
 /// next packet. Long enough for a Wi-Fi's hiccup.
 const UNANSWERED: Duration = Duration::from_millis(600);
+/// On the longest ways a hiccup is taken for a loss sooner than in so many round trips: a player waits no longer.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(1);
 /// The same in round trips, for long ways.
 const ROUND_TRIPS: u32 = 3;
 /// Shortest time between two looks.
@@ -269,7 +271,7 @@ impl Node {
             .transport
             .stats(link)
             .map_or(Duration::ZERO, |stats| stats.round_trip);
-        let patience = UNANSWERED.max(round_trip * ROUND_TRIPS);
+        let patience = UNANSWERED.max(round_trip * ROUND_TRIPS).min(LONGEST_PATIENCE);
         let keep_alive = self.keep_alive;
         let watched = self.roaming.watched.get_mut(&peer)?;
         watched.note_heard(heard);
@@ -394,6 +396,10 @@ impl Node {
 
     /// Starts probing a connected player, unless an attempt with it runs.
     fn probe_connected(&mut self, now: Instant, peer: Guid, candidates: Vec<Candidate>) {
+        // Who shows its address to nobody sends nothing from it either.
+        if self.effective_relay_policy() == RelayPolicy::Only {
+            return;
+        }
         let Some(link) = self.current_link(peer) else { return };
         let Some((key, dialled)) = self
             .links

@@ -533,11 +533,10 @@ impl ProxyServer {
             return self.give_up(now, (Code::Timeout, "the login took too long"));
         }
         session.due = Some(now + LOAD_INTERVAL);
-        if session.load != load {
-            session.load = load;
-            let (sessions, room) = load;
-            self.say(&ToCoordinator::Load { sessions, room });
-        }
+        // Also when it is the same: the coordinator counts the tickets since the last one, and those that nobody used must not fill this relay.
+        session.load = load;
+        let (sessions, room) = load;
+        self.say(&ToCoordinator::Load { sessions, room });
     }
 }
 

@@ -319,7 +319,7 @@ impl Relays {
 impl Proxy {
     /// Sessions that it has, and may have by now.
     fn taken(&self) -> u64 {
-        self.sessions + self.offered
+        self.sessions.saturating_add(self.offered)
     }
 
     fn load(&self) -> f64 {

@@ -22,7 +22,7 @@ use crate::codes::Code;
 use crate::engine::{SocketName, Transmit};
 use crate::transport::SyntheticAddress;
 use crate::transport::identity::{Guid, PublicKey};
-use crate::wire::control::ToServer;
+use crate::wire::control::{RelayPolicy, ToServer};
 use crate::wire::probe::{Probe, ProbeKey, ProbeKind};
 use crate::wire::stun::{Request, Response};
 use crate::wire::unmapped;
@@ -94,6 +94,9 @@ impl Node {
 
     /// A connected player probes by the connection's own secret: it sought another path first.
     fn begin_answering_connected(&mut self, now: Instant, from: (SocketName, SocketAddr), contents: &[u8]) {
+        if self.effective_relay_policy() == RelayPolicy::Only {
+            return;
+        }
         let Some((name, (peer, secret))) =
             Probe::peek_introduction(contents).and_then(|name| Some((name, self.roaming.named(name)?)))
         else {

@@ -241,9 +241,10 @@ impl Node {
         };
         let (peer, kind) = (entry.session.peer.guid(), entry.session.kind);
         let proven = |entry: &super::Entry| entry.session.round_trip.is_some() && entry.session.state == State::Bound;
-        if kind != PathKind::Proxied || !proven(entry) {
+        if kind != PathKind::Proxied {
             return;
         }
+        let is_proven = proven(entry);
         let newer = self.relayed.of(peer).filter(|(_, entry)| entry.session.kind == kind);
         let (good, bad): (Vec<_>, Vec<_>) = newer.partition(|(_, entry)| proven(entry));
         if !good.is_empty() {
@@ -251,9 +252,10 @@ impl Node {
         }
         let bad: Vec<u32> = bad.into_iter().map(|(number, _)| number).collect();
         if let Some(entry) = self.relayed.sessions.get_mut(&number) {
-            entry.retires = None;
+            entry.retires = (!is_proven).then_some(now + REPLACE_TIME);
         }
-        for number in bad {
+        // While none has, all are kept.
+        for number in bad.into_iter().filter(|_| is_proven) {
             self.end_session(now, number);
         }
     }

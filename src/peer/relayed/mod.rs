@@ -41,7 +41,7 @@ use rustc_hash::FxHashMap;
 
 use super::Node;
 use super::api::relay::RelayCommand;
-use super::paths::{Owner, Path};
+use super::paths::{Owner, Path, may_send_to};
 use crate::codes::{Code, PathKind};
 use crate::engine::{Datagram, SocketName, Transmit};
 use crate::transport::SyntheticAddress;
@@ -57,6 +57,8 @@ use session::{News, Session};
 
 /// Sessions at a time: the largest session's members twice over, each with one that is being left.
 const MAX_SESSIONS: usize = 256;
+/// Of them with players who call and are not connected yet: a full session of players joins at a time.
+const MAX_CALLERS: usize = 64;
 /// Frames of our own that wait for the socket; more than that and the oldest are dropped (all are repeated).
 const MAX_QUEUED: usize = 256;
 /// How long a session is kept that carries nothing: longer than a direct path takes to prove itself.
@@ -261,7 +263,8 @@ impl Node {
                     SocketAddr::V4(_) => SocketName::Udp4,
                     SocketAddr::V6(_) => SocketName::Udp6,
                 };
-                return self.has_socket(socket).then_some((socket, address));
+                let good = may_send_to(address) && self.has_socket(socket);
+                return good.then_some((socket, address));
             }
             Hop::ServerSession => self.server_address_of_session()?,
             Hop::Player(router) => self.link_address(router)?,
@@ -297,6 +300,9 @@ impl Node {
             introduction: introduction.id,
             secret: introduction.secret,
         };
+        if !wanted && !self.has_room_for_caller(peer) {
+            return;
+        }
         let taken = self.relays_offered(now, &between, introduction.relays);
         self.proxy_offered(now, (peer, introduction.request), introduction.announced, taken);
         if taken {
@@ -333,6 +339,18 @@ impl Node {
         self.hurry_server(now);
         self.timers_changed = true;
         Some(request)
+    }
+
+    /// Sessions of players who call, and are neither connected nor wished for, have a bound of their own: strangers must not use up the room of
+    /// those that this node plays with.
+    pub(super) fn has_room_for_caller(&self, peer: Guid) -> bool {
+        let is_known = |peer: Guid| self.link_address(peer).is_some() || self.dial_waits_for(peer);
+        if is_known(peer) {
+            return true;
+        }
+        let callers = self.relayed.sessions.values();
+        let callers = callers.filter(|entry| !entry.session.is_asker() && !is_known(entry.session.peer.guid()));
+        callers.count() < MAX_CALLERS
     }
 
     /// Whether a relay for a player who asks for it is welcome.
@@ -436,7 +454,6 @@ impl Node {
             News::Failed(_) => {
                 self.end_session(now, number);
                 self.wish_for_another(now, peer, relay, kind);
-                self.relay_session_failed(now, peer, kind);
             }
         }
     }
@@ -500,6 +517,15 @@ impl Node {
                 "the server did not answer in time".to_owned(),
             );
         }
+        // What is remembered of players lasts as long as there is something to remember it for.
+        let Relayed {
+            sessions, asked, tried, ..
+        } = &mut self.relayed;
+        tried.retain(|peer, tried| {
+            let has_session = sessions.values().any(|entry| entry.session.peer.guid() == *peer);
+            let is_fresh = tried.asked.is_some_and(|asked| now < asked + WISH_TIME);
+            has_session || is_fresh || asked.values().any(|asked| asked.peer == *peer)
+        });
         self.proxies_timeout(now);
         self.measure_timeout(now);
     }
@@ -557,9 +583,4 @@ impl Node {
             ..transmit
         })
     }
-}
-
-impl Node {
-    /// A session failed and has been taken away.
-    fn relay_session_failed(&mut self, _now: Instant, _peer: Guid, _kind: PathKind) {}
 }

@@ -11,6 +11,8 @@ use super::super::api::relay::{ProxyOutcome, RelayEvent};
 use super::super::api::{Event, Reason, RequestId};
 use super::super::attempts::cancelled;
 use super::super::requests::Pending;
+use super::Relayed;
+use super::session::State;
 use crate::codes::{Code, PathKind};
 use crate::transport::identity::Guid;
 use crate::wire::control::RelayPolicy;
@@ -157,11 +159,25 @@ impl Node {
 
     /// Wishes whose way did not prove itself in time.
     pub(super) fn proxies_timeout(&mut self, now: Instant) {
+        let Relayed { sessions, proxies, .. } = &mut self.relayed;
+        proxies
+            .notify
+            .retain(|peer| sessions.values().any(|entry| entry.session.peer.guid() == *peer));
         let late = |(peer, wish): (&Guid, &Wish)| (wish.deadline <= now).then_some((*peer, wish.asked));
         let late: Vec<(Guid, u32)> = self.relayed.proxies.wishes.iter().filter_map(late).collect();
         for (peer, asked) in late {
-            let text = "the other side did not answer through the proxy".to_owned();
-            self.proxy_refused(now, peer, asked, Code::TargetUnresponsive, text);
+            let bound = self
+                .relayed
+                .of(peer)
+                .any(|(_, entry)| entry.session.state == State::Bound);
+            let (code, text) = match bound {
+                true => (
+                    Code::TargetUnresponsive,
+                    "the other side did not answer through the proxy",
+                ),
+                false => (Code::NoAnswer, "no proxy server answered"),
+            };
+            self.proxy_refused(now, peer, asked, code, text.to_owned());
         }
     }
 

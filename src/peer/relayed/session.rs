@@ -212,6 +212,11 @@ impl Session {
         self.expires - self.valid / part
     }
 
+    /// This side asked for it.
+    pub fn is_asker(&self) -> bool {
+        self.from_asker
+    }
+
     /// The session's number at the forwarder.
     pub fn id(&self) -> u64 {
         self.session
@@ -293,6 +298,15 @@ impl Session {
         }
         // Repeats are the same: whichever is answered, it counts.
         let transaction = if shown == 0 { random() } else { transaction };
+        // A session that rested meanwhile does not make up for what it did not send.
+        let behind = self
+            .bind_at()
+            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let since = if shown > BIND_TIMES.len() {
+            since + behind
+        } else {
+            since
+        };
         self.state = State::Binding {
             since,
             shown: shown + 1,
